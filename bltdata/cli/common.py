@@ -1,0 +1,214 @@
+"""What every command of both packages shares: lazy groups, errors as sentences, `--debug`, `--json`, `-h`, examples.
+
+A command makes a configuration, calls one function of the library, and prints. So its file imports click and this
+module at the top, and what is heavy (torch, pyarrow, polars) in its body: `--help` stays instant.
+
+    @command(example="bltdata entropy-stats runs/quickstart/shards --json")
+    @click.argument("shards", type=EXISTING_FOLDER)
+    @json_option
+    def entropy_stats(shards: Path, as_json: bool) -> None:
+        \"\"\"Report the entropies, patches and bits per byte of a folder of shards.\"\"\"
+"""
+
+import contextlib
+import dataclasses
+import errno
+import importlib
+import json
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from bltdata.errors import BltError
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ANY_PATH = click.Path(path_type=Path)
+
+INTERRUPTED = "Interrupted; what was finished is kept: run the same command again to go on."
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+
+
+class Command(click.Command):
+    """A click command whose help ends with examples, and whose failures are one sentence each."""
+
+    def __init__(self, *args: Any, example: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.example = textwrap.dedent(example).strip("\n")
+        debug = click.Option(
+            ["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show the traceback of an error as well."
+        )
+        self.params.append(debug)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they stand: click would join and wrap their lines."""
+        formatter.write_paragraph()
+        formatter.write("Example:\n" + textwrap.indent(self.example, "  ") + "\n")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command's function."""
+        with _failures_as_sentences(ctx):
+            result = super().invoke(ctx)
+            # Whoever reads our output may have gone; better to notice here than in the interpreter's last moments.
+            sys.stdout.flush()
+            return result
+
+
+def command(name: str | None = None, *, example: str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a function a command of `bltdata` or `bltmodel`; its docstring is the help.
+
+    Args:
+        name: how it is called; by default the function's name with dashes.
+        example: one or more command lines that work, shown verbatim at the end of the help.
+        **attributes: what `click.command` takes.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        dashed = name or function.__name__.replace("_", "-")
+        made: Command = click.command(dashed, cls=Command, example=example, context_settings=CONTEXT_SETTINGS, **attributes)(function)
+        return made
+
+    return decorate
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyCommand:
+    """Where a command is, and the line that the list of commands shows for it."""
+
+    target: str
+    """`module:attribute`."""
+    help: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module, attribute = self.target.split(":")
+        loaded = getattr(importlib.import_module(module), attribute)
+        assert isinstance(loaded, click.Command), f"{self.target} is not a click command"
+        return loaded
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.lazy_commands = dict(lazy_commands)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table, which is the order of the work."""
+        return list(self.lazy_commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command, or None where there is none of that name."""
+        lazy = self.lazy_commands.get(cmd_name)
+        return lazy.load() if lazy else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` begin with; for an unknown one the error names the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=self.lazy_commands, ctx=ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in self.lazy_commands.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C while it is being imported ends as politely as later."""
+        with _failures_as_sentences(ctx):
+            return super().invoke(ctx)
+
+
+def lazy_group(name: str, commands: Mapping[str, LazyCommand], *, version: str, help: str) -> LazyGroup:
+    """The main command of a package: `-h`, `--version`, and its commands."""
+    group = LazyGroup(name, lazy_commands=commands, help=help, context_settings=CONTEXT_SETTINGS)
+    return click.version_option(version, prog_name=name, message="%(prog)s %(version)s")(group)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`, which arrives as `as_json: bool`; the result is then `print_json`ed."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(function)
+
+
+def out_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add `--out FOLDER`, which arrives as `out: Path`: the one name for the folder that a command writes to."""
+    return click.option("--out", type=ANY_PATH, required=True, metavar="FOLDER", help=help)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as one line of JSON on stdout, which is the last line a command prints there.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity, which JSON hasn't.
+    """
+    click.echo(json.dumps(value, allow_nan=False))
+
+
+_DEBUG = f"{__name__}.debug"
+
+
+def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value
+
+
+@contextlib.contextmanager
+def _failures_as_sentences(ctx: click.Context) -> Iterator[None]:
+    """Turn what a user can cause into one sentence on stderr and an exit code; our own mistakes keep their traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _show_traceback(ctx)
+        # The empty line closes the terminal's `^C`.
+        click.echo(f"\n{INTERRUPTED}", err=True)
+        ctx.exit(EXIT_INTERRUPTED)
+    except BltError as error:
+        _fail(ctx, str(error), error)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        sentence = _disk_full_sentence(error, ctx) or _file_sentence(error)
+        if sentence is None:
+            raise
+        _fail(ctx, sentence, error)
+
+
+def _fail(ctx: click.Context, sentence: str, error: Exception) -> NoReturn:
+    _show_traceback(ctx)
+    raise click.ClickException(sentence) from error
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if ctx.meta.get(_DEBUG):
+        traceback.print_exc()
+
+
+def _disk_full_sentence(error: Exception, ctx: click.Context) -> str | None:
+    # safetensors raises an error of its own, with the system's text in it and no number.
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not is_full and "No space left on device" not in str(error):
+        return None
+    # A failing write knows no name; then the folder that the command was told to write to is what is full.
+    filename = getattr(error, "filename", None)
+    place = Path(filename).parent if isinstance(filename, str) else ctx.params.get("out")
+    below = f" below {place}" if place else ""
+    return f"The disk is full: free some space{below} and run the same command again."
+
+
+def _file_sentence(error: Exception) -> str | None:
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if isinstance(error, FileNotFoundError):
+        return f"There is no file or folder {str(error.filename)!r}: check the path."
+    if isinstance(error, PermissionError):
+        return f"Not allowed to use {str(error.filename)!r}: check who owns it and its permissions."
+    return f"Cannot use {str(error.filename)!r}: {error.strerror}."

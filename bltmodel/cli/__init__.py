@@ -1,0 +1,30 @@
+"""The command `bltmodel`: one file a command, loaded only when it is called (see `bltdata.cli`)."""
+
+import bltmodel
+from bltdata.cli.common import LazyCommand, lazy_group
+
+COMMANDS = {
+    "train": LazyCommand(
+        "bltmodel.cli.train:train",
+        "Train a Byte Latent Transformer on a folder of shards.",
+    ),
+    "evaluate": LazyCommand(
+        "bltmodel.cli.evaluate:evaluate",
+        "Measure bits per byte by source, beside general-purpose compressors.",
+    ),
+    "generate": LazyCommand(
+        "bltmodel.cli.generate:generate",
+        "Continue a prompt, byte by byte.",
+    ),
+    "summary": LazyCommand(
+        "bltmodel.cli.summary:summary",
+        "Count the parameters of each part, and the FLOPs per byte.",
+    ),
+}
+
+main = lazy_group(
+    "bltmodel",
+    COMMANDS,
+    version=bltmodel.__version__,
+    help="Train, evaluate and sample Byte Latent Transformers on the shards that bltdata writes.",
+)
