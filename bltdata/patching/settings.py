@@ -1,0 +1,24 @@
+"""The settings of a patch rule, as plain values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSettings:
+    """The fields of `PatchRule`, which checks them and says what they do together; apart, so that the rules can stand below it."""
+
+    scheme: Literal["entropy", "fixed", "space", "byte"] = "entropy"
+    """The rule's name in the registry."""
+    threshold: float | None = None
+    """Global threshold in nats, from 0 to ln 260; compared as float32, strictly."""
+    relative_threshold: float | None = None
+    """Rise from the position before, in nats, that must be passed; any finite number, compared as float32, strictly."""
+    stride: int | None = None
+    """Bytes of a patch of the `fixed` scheme."""
+    min_length: int = 1
+    """No patch is shorter, unless a newline that resets or the end of the document cuts it."""
+    max_length: int | None = None
+    """No patch is longer; None for no limit."""
+    reset_at_newline: bool = False
+    """Treat each line as a document: the byte after a newline always starts a patch."""
