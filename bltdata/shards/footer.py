@@ -1,0 +1,133 @@
+"""What a shard says about itself: one JSON object in its Parquet footer.
+
+It holds the versions, everything the builder said about how the shard was made, and its counts, so that a shard that lost its
+manifest still tells what it is. Its own fingerprint guards it; the counts are also compared with Parquet's.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bltdata import config
+from bltdata.errors import BltError, ConfigError, ShardError
+from bltdata.shards.schema import ENTROPY_NATS, FORMAT_VERSION, METADATA_KEY, PATCH_LENGTHS, SCHEMA
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Footer:
+    """A shard's description of itself."""
+
+    format_version: int
+    """Version of the columns and of this footer."""
+    tool_version: str
+    """Version of the package that wrote the shard."""
+    metadata: dict[str, Any]
+    """What the builder said: entropy model, context policy, patch rule, precision, corpus, fragment."""
+    num_documents: int
+    """Rows."""
+    num_bytes: int
+    """Raw bytes, ends of documents not counted."""
+    num_patches: int
+    """Patches; their lengths sum to `num_bytes + num_documents`."""
+    left_out: dict[str, int]
+    """Documents of the fragment that are not in the shard, by reason."""
+
+    def encode(self) -> bytes:
+        """The JSON text to store under `METADATA_KEY`; equal footers give equal bytes."""
+        mapping = config.to_mapping(self)
+        mapping["fingerprint"] = config.fingerprint(mapping)
+        return json.dumps(mapping, sort_keys=True, allow_nan=False).encode()
+
+    @staticmethod
+    def decode(text: bytes, path: Path) -> "Footer":
+        """Read what `encode` wrote.
+
+        Raises:
+            ShardError: another format version, or a damaged text.
+        """
+        try:
+            mapping = json.loads(text)
+            if not isinstance(mapping, dict):
+                raise ConfigError(f"The description in {path} is not a table")
+            check_format_version(mapping, path)
+            fingerprint = mapping.pop("fingerprint", None)
+            footer = config.from_mapping(Footer, mapping, f"The description in {path}")
+        except (ConfigError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ShardError(f"{path} is damaged ({_one_line(error)}); delete it and run build-shards again.") from error
+        if fingerprint != config.fingerprint(mapping):
+            raise ShardError(f"{path} is damaged (its description does not match its fingerprint); delete it and run build-shards again.")
+        return footer
+
+
+def read_footer(path: Path | str) -> tuple[Footer, pq.FileMetaData]:
+    """Read a shard's footer and check it, without reading a row.
+
+    Returns:
+        The shard's description, and Parquet's index of its row groups.
+
+    Raises:
+        ShardError: the file is missing, damaged, cut short, no shard, or of another format version.
+    """
+    path = Path(path)
+    with reading(path), pq.ParquetFile(path) as file:
+        metadata = file.metadata
+        text = (metadata.metadata or {}).get(METADATA_KEY)
+        if text is None:
+            raise ShardError(f"{path} is a Parquet file but no shard: its footer lacks the key {METADATA_KEY.decode()!r}; remove it.")
+        footer = Footer.decode(text, path)
+        if not file.schema_arrow.equals(SCHEMA):
+            raise ShardError(f"{path} is damaged (its columns are not those of a shard); delete it and run build-shards again.")
+        _check_counts(footer, metadata, path)
+    return footer, metadata
+
+
+def count_values(metadata: pq.FileMetaData, row_group: int) -> tuple[int, int, int]:
+    """Documents, raw bytes and patches of a row group, from the footer alone.
+
+    Every document has an entropy for each byte and one more, and no list is empty, so Parquet's value counts are ours.
+    """
+    group = metadata.row_group(row_group)
+    values = {group.column(i).path_in_schema.split(".")[0]: group.column(i).num_values for i in range(group.num_columns)}
+    return group.num_rows, values[ENTROPY_NATS] - group.num_rows, values[PATCH_LENGTHS]
+
+
+def check_format_version(mapping: dict[str, Any], path: Path) -> None:
+    """Raise a `ShardError` unless `mapping`, read from `path`, is of the format version that this tool reads."""
+    version = mapping.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ShardError(
+            f"{path} has format version {version!r}, and this tool reads version {FORMAT_VERSION}: "
+            f"use the tool that wrote it (version {mapping.get('tool_version', 'unknown')}) or run build-shards again."
+        )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while the shard at `path` is read into one sentence."""
+    try:
+        yield
+    except BltError:
+        raise
+    except FileNotFoundError as error:
+        raise ShardError(f"The shard {path} is missing; put it back or run build-shards again.") from error
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise ShardError(
+            f"{path} cannot be read as a shard ({_one_line(error)}): it is damaged, cut short, or no Parquet file; "
+            f"delete it and run build-shards again."
+        ) from error
+
+
+def _check_counts(footer: Footer, metadata: pq.FileMetaData, path: Path) -> None:
+    counted = [sum(column) for column in zip(*(count_values(metadata, i) for i in range(metadata.num_row_groups)), strict=True)]
+    if [footer.num_documents, footer.num_bytes, footer.num_patches] != (counted or [0, 0, 0]):
+        raise ShardError(f"{path} is damaged (its counts disagree with its row groups); delete it and run build-shards again.")
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,159 @@
+"""`manifest.json`: what a dataset is, and the shards that belong to it. A folder without one is not finished."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bltdata import __version__, atomic, config
+from bltdata.errors import ConfigError, ShardError
+from bltdata.shards.footer import check_format_version
+from bltdata.shards.precision import Precision
+from bltdata.shards.record import ShardRecord
+from bltdata.shards.schema import FORMAT_VERSION, MANIFEST_NAME
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Sums over a dataset's shards."""
+
+    num_shards: int
+    """Files."""
+    num_documents: int
+    """Rows."""
+    num_bytes: int
+    """Raw bytes, ends of documents not counted."""
+    num_patches: int
+    """Patches."""
+    left_out: dict[str, int]
+    """Documents that are in no shard, by reason."""
+
+    @staticmethod
+    def of(shards: Sequence[ShardRecord]) -> "Totals":
+        """Add up the records."""
+        left_out: Counter[str] = Counter()
+        for shard in shards:
+            left_out.update(shard.left_out)
+        return Totals(
+            num_shards=len(shards),
+            num_documents=sum(shard.num_documents for shard in shards),
+            num_bytes=sum(shard.num_bytes for shard in shards),
+            num_patches=sum(shard.num_patches for shard in shards),
+            left_out=dict(sorted(left_out.items())),
+        )
+
+    @property
+    def mean_patch_length(self) -> float | None:
+        """Bytes (and ends of documents) in a patch; None without any."""
+        return (self.num_bytes + self.num_documents) / self.num_patches if self.num_patches else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A finished dataset: how it was made and what it consists of."""
+
+    format_version: int
+    """Version of the shards and of this file."""
+    tool_version: str
+    """Version of the package that wrote it."""
+    entropy_model: dict[str, Any]
+    """Fingerprint of the entropy model, its configuration, and how it was given context."""
+    patch_rule: dict[str, Any]
+    """The rule with every parameter; applied to the stored entropies it gives the stored patches."""
+    entropy_precision: Precision
+    """How entropies were rounded before they were stored."""
+    corpus: dict[str, Any]
+    """Where the documents came from, and which split they are."""
+    shards: tuple[ShardRecord, ...]
+    """The files, in the order of the plan; a file that is not listed is no part of the dataset."""
+    totals: Totals
+    """Sums over `shards`."""
+    fingerprint: str
+    """Name of the dataset: equal for equal settings and shards, wherever the folder is and however it was built."""
+
+    @staticmethod
+    def create(
+        *,
+        entropy_model: Mapping[str, Any],
+        patch_rule: Mapping[str, Any],
+        entropy_precision: Precision,
+        corpus: Mapping[str, Any],
+        shards: Sequence[ShardRecord],
+    ) -> "Manifest":
+        """The manifest of these shards, with versions, totals and fingerprint filled in."""
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            tool_version=__version__,
+            entropy_model=dict(entropy_model),
+            patch_rule=dict(patch_rule),
+            entropy_precision=entropy_precision,
+            corpus=dict(corpus),
+            shards=tuple(shards),
+            totals=Totals.of(shards),
+            fingerprint=_fingerprint(entropy_model, patch_rule, entropy_precision, shards),
+        )
+
+    def write(self, folder: Path | str) -> Path:
+        """Write `manifest.json` into `folder`, whole or not at all: from then on the dataset is finished."""
+        path = Path(folder) / MANIFEST_NAME
+        atomic.write_json(path, config.to_mapping(self))
+        return path
+
+    @staticmethod
+    def read(folder: Path | str) -> "Manifest":
+        """Read and check `manifest.json` in `folder`; the shards themselves are not looked at.
+
+        Raises:
+            ShardError: there is none, it is of another format version, or it contradicts itself.
+        """
+        path = Path(folder) / MANIFEST_NAME
+        mapping = _read_json(path)
+        check_format_version(mapping, path)
+        try:
+            manifest = config.from_mapping(Manifest, mapping, "it")
+        except ConfigError as error:
+            raise ShardError(f"Restore {path} or run build-shards again: {error}") from error
+        manifest._check(path)
+        return manifest
+
+    def _check(self, path: Path) -> None:
+        files = [shard.file for shard in self.shards]
+        for file in files:
+            if Path(file).name != file or files.count(file) > 1:
+                raise ShardError(f"{path} lists the shard {file!r}, which is no name of its own in this folder; restore the file.")
+        expected = _fingerprint(self.entropy_model, self.patch_rule, self.entropy_precision, self.shards)
+        if self.totals != Totals.of(self.shards) or self.fingerprint != expected:
+            raise ShardError(
+                f"{path} was changed after it was written (totals or fingerprint do not match); restore it or run build-shards again."
+            )
+
+
+def _fingerprint(entropy_model: Mapping[str, Any], patch_rule: Mapping[str, Any], precision: str, shards: Sequence[ShardRecord]) -> str:
+    # The documents are in the checksums; the corpus description isn't here because it may name a path.
+    return config.fingerprint(
+        {
+            "format_version": FORMAT_VERSION,
+            "entropy_model": entropy_model,
+            "patch_rule": patch_rule,
+            "entropy_precision": precision,
+            "shards": [shard.checksum for shard in shards],
+        }
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        mapping = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        if not path.parent.is_dir():
+            raise ShardError(f"There is no folder {path.parent}; give the folder that build-shards wrote.") from error
+        raise ShardError(f"{path.parent} has no {path.name}: the build did not finish; run build-shards again to resume.") from error
+    except OSError as error:
+        raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ShardError(f"{path} is not valid JSON ({error}); restore it or run build-shards again.") from error
+    if not isinstance(mapping, dict):
+        raise ShardError(f"{path} is no manifest; restore it or run build-shards again.")
+    return mapping
