@@ -77,16 +77,16 @@ def read_toml(path: Path | str) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` or the list of what is known: the end of an error about a name.
+    """`; the nearest is 'x'` or the list of what is known: the end of an error about a name.
 
     >>> nearest("treshold", ["threshold", "stride"])
-    "; did you mean 'threshold'?"
+    "; the nearest is 'threshold'"
     >>> nearest("zzz", ["threshold", "stride"])
     '; known are stride, threshold'
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    return f"; the nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
 
 
 def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def test_examples_by_hand() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"scheme": "entropie"}, "did you mean 'entropy'"),
+        ({"scheme": "entropie"}, "the nearest is 'entropy'"),
         ({"scheme": None}, "no patch rule None"),
         ({"threshold": -0.1}, r"threshold is -0\.1; it must lie between 0 and ln 260"),
         ({"threshold": 5.57}, "between 0 and ln 260"),

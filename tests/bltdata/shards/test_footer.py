@@ -32,7 +32,7 @@ def test_a_footer_is_read_as_written() -> None:
     [
         (b"1.25", b"1.35", "its description does not match its fingerprint"),
         (b'"num_bytes": 30', b'"num_bytes": 31', "its description does not match its fingerprint"),
-        (b'"num_bytes"', b'"num_byte5"', "has an unknown key 'num_byte5'; did you mean 'num_bytes'?"),
+        (b'"num_bytes"', b'"num_byte5"', "has an unknown key 'num_byte5'; the nearest is 'num_bytes'"),
         (b'"num_bytes": 30', b'"num_bytes": "x"', "must be of type int"),
         (b"{", b"", "is damaged"),
         (b'"tool_version"', b'"\xff\xfe"', "is damaged"),

@@ -73,7 +73,7 @@ def test_the_manifest_can_be_assembled_from_the_shards_alone(dataset_folder: Mak
     [
         (lambda m: m.update(format_version=2), "has format version 2, and this tool reads version 1: use the tool that wrote it"),
         (lambda m: m.pop("format_version"), "has format version None"),
-        (lambda m: m.update(patch_rul={}), "run build-shards again: it has an unknown key 'patch_rul'; did you mean 'patch_rule'"),
+        (lambda m: m.update(patch_rul={}), "run build-shards again: it has an unknown key 'patch_rul'; the nearest is 'patch_rule'"),
         (lambda m: m.pop("totals"), "it lacks the key 'totals'"),
         (lambda m: m.update(entropy_precision="bf16"), "is 'bf16'; it must be one of 'grid', 'float16'"),
         (lambda m: m["shards"][0].update(num_bytes="many"), "must be of type int"),

@@ -1,0 +1,93 @@
+"""What a source of documents is, and what those that are files on a disk have in common."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol
+
+from bltdata.config import fingerprint
+from bltdata.corpus.fragments import Piece
+from bltdata.corpus.paths import FileEntry, find_files, printable
+from bltdata.corpus.spec import CorpusSpec
+from bltdata.corpus.streams import estimate_raw_bytes
+from bltdata.errors import CorpusError
+
+
+class Source(Protocol):
+    """Where documents come from. Sources are sent to worker processes: they pickle, and open their files when they read."""
+
+    def pieces(self, target_bytes: int) -> Iterator[Piece]:
+        """The parts that can be read by themselves, in order; none should be much bigger than `target_bytes` where that is possible."""
+
+    def count(self, piece: Piece, at_most: int) -> int:
+        """How many documents a piece holds, or any number from `at_most` up where it holds at least that many."""
+
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+        """The documents of a piece, in order: their ids within the source, and their bytes.
+
+        Args:
+            piece: one of `pieces`, made here or in another process.
+            left_out: counts, by reason, what looked like a document and isn't one.
+
+        Raises:
+            CorpusError: the piece can't be read, changed since it was planned, or holds something else than expected.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What the documents depend on, as JSON can hold it: the same for the same files, wherever and whenever they were copied."""
+
+
+class DiskSource:
+    """Base of the sources that read files: they are found once, and checked against the plan when they are read."""
+
+    endings: ClassVar[tuple[str, ...]] = ()
+    """In a folder, only files with these endings are meant."""
+
+    def __init__(self, spec: CorpusSpec) -> None:
+        """Find the files.
+
+        Raises:
+            CorpusError: there are none.
+        """
+        self.spec = spec
+        self.files = find_files(spec.location, self.endings)
+
+    def pieces(self, target_bytes: int) -> Iterator[Piece]:
+        """Each file whole."""
+        for entry in self.files.entries:
+            yield self.whole(entry)
+
+    def whole(self, entry: FileEntry) -> Piece:
+        """The piece that is a whole file."""
+        return Piece(
+            name=entry.name,
+            size_bytes=estimate_raw_bytes(entry.name, entry.size_bytes),
+            file_bytes=entry.size_bytes,
+            modified_ns=entry.modified_ns,
+        )
+
+    def path(self, piece: Piece) -> str:
+        """Where a piece's file is, if it is still the one that was planned.
+
+        Raises:
+            CorpusError: its size is another; the plan would read it from the wrong places.
+        """
+        path = self.files.path(piece.name)
+        try:
+            size_bytes = os.stat(path).st_size
+        except OSError as error:
+            raise CorpusError(f"{printable(path)} can't be read: {error.strerror}; it was there when the corpus was opened.") from error
+        if size_bytes != piece.file_bytes:
+            raise CorpusError(
+                f"{printable(path)} has {size_bytes} bytes, but had {piece.file_bytes} when the corpus was opened; open the corpus again."
+            )
+        return path
+
+    def describe(self) -> dict[str, Any]:
+        """The files' number, total size, and a fingerprint of their names and sizes."""
+        entries = self.files.entries
+        return {
+            "num_files": len(entries),
+            "size_bytes": sum(entry.size_bytes for entry in entries),
+            "files_fingerprint": fingerprint([[entry.name, entry.size_bytes] for entry in entries]),
+        }

@@ -1,0 +1,108 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bltdata.corpus import open_corpus
+from bltdata.errors import CorpusError
+
+ROWS = pa.table(
+    {
+        "id": ["a", "b/1", "c", "d", "e"],
+        "text": ["one", "", "\xe9", "four", "five"],
+        "raw": [b"\xff", b"\0", b"", b"4", b"5"],
+        "key": pa.array([1, 2, 3, 4, 5], pa.uint8()),
+        "meta": [{"url": "u", "text": "no"}] * 5,
+        "holes": ["x", None, "x", "x", "x"],
+    }
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    pq.write_table(ROWS, tmp_path / "rows.parquet", row_group_size=2)
+    return tmp_path / "rows.parquet"
+
+
+def test_read(path, read):
+    expected = [("rows.parquet:1", b"one"), ("rows.parquet:2", b""), ("rows.parquet:3", b"\xc3\xa9")]
+    assert read(f"{path}#limit=3&source=s") == [(f"s/{name}", data) for name, data in expected]
+    assert len(read(f"parquet:{path.parent}#source=s")) == 5
+
+
+def test_columns(path, read):
+    assert read(f"{path}#text=raw&id=id") == [("rows/a", b"\xff"), ("rows/b/1", b"\0"), ("rows/c", b""), ("rows/d", b"4"), ("rows/e", b"5")]
+    assert [doc_id for doc_id, _ in read(f"{path}#id=key")] == ["rows/1", "rows/2", "rows/3", "rows/4", "rows/5"]
+    assert read(f"{path}#text=id&id=id")[1] == ("rows/b/1", b"b/1")
+
+
+def test_row_groups_are_fragments(path, read):
+    corpus = open_corpus(str(path))
+    fragments = corpus.fragments(1)
+    pieces = [piece for fragment in fragments for piece in fragment.items]
+    assert [(piece.start, piece.stop, piece.first_number) for piece in pieces] == [(0, 1, 1), (1, 2, 3), (2, 3, 5)]
+    assert len(corpus.fragments()) == 1
+    # In any order, and each by itself.
+    parts = [[(document.doc_id, document.data) for document in corpus.read(fragment)] for fragment in reversed(fragments)]
+    assert [document for part in reversed(parts) for document in part] == read(str(path))
+
+
+def test_row_groups_are_weighed_by_the_column_that_is_read(tmp_path):
+    texts = ["x" * 5000 + str(index) for index in range(10)]
+    table = pa.table({"meta": [{"a": "y" * 50_000, "b": 1}] * 10, "text": texts})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    fragments = open_corpus(str(tmp_path / "a.parquet")).fragments(11_000)
+    assert [len(fragment.items) for fragment in fragments] == [1] * 5
+    assert all(10_000 < fragment.size_bytes <= 11_000 for fragment in fragments)
+
+
+@given(data=st.lists(st.binary(), min_size=1, max_size=8), row_group_size=st.integers(1, 4), target_bytes=st.integers(1, 300))
+@settings(max_examples=40)
+def test_any_bytes_round_trip(tmp_path_factory, data, row_group_size, target_bytes):
+    path = tmp_path_factory.mktemp("parquet") / "a.parquet"
+    pq.write_table(pa.table({"content": pa.array(data, pa.binary())}), path, row_group_size=row_group_size)
+    corpus = open_corpus(str(path))
+    read = [(document.doc_id, document.data) for fragment in corpus.fragments(target_bytes) for document in corpus.read(fragment)]
+    assert read == [(f"a/a.parquet:{number}", each) for number, each in enumerate(data, start=1)]
+
+
+def test_a_file_without_rows(tmp_path):
+    pq.write_table(ROWS.slice(0, 0), tmp_path / "none.parquet")
+    pq.write_table(ROWS, tmp_path / "some.parquet")
+    assert len(list(open_corpus(f"parquet:{tmp_path}"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("text=boddy", r"rows\.parquet has no column 'boddy'; known are holes, id, key, meta, raw, text"),
+        ("text=raww", r"rows\.parquet has no column 'raww'.*'raw'"),
+        ("id=idd", r"rows\.parquet has no column 'idd'.*'id'"),
+        ("text=key", r"rows\.parquet has a column 'key' of type uint8, where string or binary is needed; name another with '#text='"),
+        ("text=meta", r"rows\.parquet has a column 'meta' of type struct<.*>, where string or binary is needed"),
+        ("id=meta", r"rows\.parquet has a column 'meta' of type struct<.*>, where string or integer is needed"),
+        ("text=holes", r"rows\.parquet, row 2, has null in its column 'holes', where a text is needed"),
+        ("id=holes", r"rows\.parquet, row 2, has null in its column 'holes', where an id is needed"),
+    ],
+)
+def test_bad_columns(path, read, options, message):
+    with pytest.raises(CorpusError, match=message):
+        read(f"{path}#{options}")
+
+
+def test_no_text_column_to_guess(tmp_path, read):
+    pq.write_table(ROWS.select(["id", "raw"]), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"a\.parquet has neither a column 'text' nor 'content'; name one of 'id', 'raw'"):
+        read(str(tmp_path / "a.parquet"))
+
+
+DAMAGES = [lambda data: b"no parquet", lambda data: b"", lambda data: data[:100] + data[200:], lambda data: data[:-9]]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["other", "empty", "hole", "cut"])
+def test_damaged_files_are_named(path, read, damage):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CorpusError, match=r"rows\.parquet can't be read: .+; it may be damaged or cut off") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
