@@ -1,0 +1,134 @@
+"""The entropy model: a small causal byte transformer that says how hard each next byte is to guess.
+
+Source: arXiv:2412.09871, section 2.3.
+Letters: B rows, T tokens, D model dimension.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bltdata.config import from_mapping, to_mapping
+from bltdata.entropy.config import EntropyModelConfig, preset
+from bltdata.entropy.scoring import Score, score_documents
+from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, initialise_linear, rotary_table, truncated_normal_
+from bltdata.training.checkpoint import load_model, save_model
+from bltdata.vocab import VOCAB_SIZE
+
+KIND = "bltdata.EntropyModel"
+
+
+class EntropyModel(nn.Module):
+    """Next-byte distributions from the last `window` tokens of the same document.
+
+    Args:
+        config: the architecture.
+        seed: fixes the initial weights.
+    """
+
+    def __init__(self, config: EntropyModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(VOCAB_SIZE, config.dim)
+        self.layers = nn.ModuleList(
+            TransformerBlock(config.dim, config.num_heads, config.ffn_dim, config.norm_eps) for _ in range(config.num_layers)
+        )
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
+        generator = torch.Generator().manual_seed(seed)
+        initialise_linear(self, generator)
+        truncated_normal_(self.embedding.weight, config.dim**-0.5, generator)
+
+    @classmethod
+    def from_preset(cls, name: str, seed: int = 0) -> Self:
+        """An untrained model of a named size: `tiny`, `small`, `medium` or `base`.
+
+        Raises:
+            ConfigError: there is no such name.
+        """
+        return cls(preset(name), seed)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read a model that `save` or training wrote, in eval mode.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of another architecture.
+        """
+        where = f"{folder}, config of the entropy model"
+        model, _ = load_model(folder, KIND, lambda config: cls(from_mapping(EntropyModelConfig, config, where)))
+        return model
+
+    def save(self, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
+        """Write the model as `config.json` and `model.safetensors`; `extra` goes into the former."""
+        save_model(folder, KIND, to_mapping(self.config), self, extra or {})
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name the architecture and every weight."""
+        digest = hashlib.blake2b(repr(sorted(to_mapping(self.config).items())).encode(), digest_size=8)
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights, embeddings among them."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, ids_BT: Tensor, visible_from_BT: Tensor) -> Tensor:
+        """Logits of what stands after each token.
+
+        Args:
+            ids_BT: int64 `[B, T]`, rows of packed documents.
+            visible_from_BT: int64 `[B, T]`, where in the row each token's document begins.
+
+        Returns:
+            `[B, T, 260]`.
+        """
+        return self.forward_chunk(ids_BT, visible_from_BT, None)[0]
+
+    def forward_chunk(self, ids_BT: Tensor, visible_from_BT: Tensor, past: Sequence[KeysValues] | None) -> tuple[Tensor, list[KeysValues]]:
+        """Logits of a chunk of a stream, given what stands before it.
+
+        Args:
+            ids_BT: int64 `[B, T]`.
+            visible_from_BT: int64 `[B, T]`, where each token's document begins, counted from the first past key.
+            past: each layer's keys and values of the tokens before the chunk, as the call before returned them.
+
+        Returns:
+            Logits `[B, T, 260]`, and each layer's last `window` keys and values.
+        """
+        window = self.config.window
+        num_past = past[0].keys.shape[2] if past else 0
+        mask = banded_mask(visible_from_BT, window, num_past)
+        head_dim = self.config.dim // self.config.num_heads
+        rope = rotary_table(num_past + ids_BT.shape[1], head_dim, self.config.rope_theta, ids_BT.device)
+        x_BTD = self.embedding(ids_BT)
+        carried = []
+        for index, layer in enumerate(self.layers):
+            x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)
+            carried.append(KeysValues(keys_values.keys[:, :, -window:], keys_values.values[:, :, -window:]))
+        return self.head(self.norm(x_BTD)), carried
+
+    def score(self, documents: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """Entropies of documents, in nats, in their order.
+
+        Args:
+            documents: any bytes; read as the results are taken.
+
+        Yields:
+            float32 `[n + 1]` for a document of `n` bytes: entry `i` is the uncertainty about byte `i` given BOS and the
+            bytes before it, entry `n` the uncertainty about the document's end.
+        """
+        return (score.entropy_nats for score in self.score_with_nll(documents))
+
+    def score_with_nll(self, documents: Iterable[bytes], precision: torch.dtype = torch.float32) -> Iterator[Score]:
+        """Like `score`, with the negative log-likelihood of each document."""
+        return score_documents(self, documents, precision)

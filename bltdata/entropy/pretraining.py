@@ -1,0 +1,72 @@
+"""From corpora to a trained entropy model in a folder."""
+
+from pathlib import Path
+from typing import Any
+
+from bltdata.config import from_mapping, to_mapping
+from bltdata.corpus import Corpus, Spool, write_spool
+from bltdata.entropy.config import EntropyModelConfig, preset
+from bltdata.entropy.training import train_entropy_model
+from bltdata.errors import CorpusError
+from bltdata.lock import exclusive
+from bltdata.nn import resolve_device
+from bltdata.training.config import TrainingConfig
+from bltdata.training.loop import Reporter
+
+DATA_FOLDER = "data"
+
+
+def pretrain(
+    train: Corpus,
+    validation: Corpus,
+    architecture: EntropyModelConfig,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    resume: bool = True,
+) -> dict[str, Any]:
+    """Train an entropy model on `train` into `folder`, judged on `validation`.
+
+    The documents are copied into `folder/data` first, so that they can be picked in any order.
+
+    Returns:
+        The metrics of the best evaluation.
+
+    Raises:
+        BltError: a corpus is empty or can't be read, another process trains there, or the folder holds another run.
+    """
+    reporter = reporter or Reporter()
+    where = resolve_device(device)
+    with exclusive(folder):
+        spools = {}
+        for name, corpus in (("train", train), ("validation", validation)):
+            spools[name] = _spool(corpus, folder / DATA_FOLDER / name, reporter)
+        data = {name: corpus.describe() for name, corpus in (("train", train), ("validation", validation))}
+        return train_entropy_model(
+            architecture, config, spools["train"], spools["validation"], folder, data=data, device=where, reporter=reporter, resume=resume
+        )
+
+
+def architecture_of(preset_name: str, changes: dict[str, Any], where: str) -> EntropyModelConfig:
+    """The settings of a preset with some of them changed.
+
+    Raises:
+        ConfigError: there is no such preset, or no such setting.
+    """
+    return from_mapping(EntropyModelConfig, {**to_mapping(preset(preset_name)), **changes}, where)
+
+
+def _spool(corpus: Corpus, folder: Path, reporter: Reporter) -> Spool:
+    try:
+        spool = Spool.open(folder)
+        if spool.fingerprint == corpus.fingerprint:
+            return spool
+    except CorpusError:
+        # There is none yet, or a run was killed while it was written.
+        pass
+    spool = write_spool(corpus, folder, fingerprint=corpus.fingerprint)
+    left_out = "".join(f", {count:,} left out ({reason})" for reason, count in sorted(corpus.left_out.items()))
+    reporter.said(f"{spool.num_documents:,} documents, {spool.num_bytes:,} bytes in {folder}{left_out}.")
+    return spool

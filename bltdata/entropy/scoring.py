@@ -1,0 +1,164 @@
+"""Entropies of documents, as one stream through the model.
+
+Documents run end to end through chunks of one fixed shape. Each layer's keys and values of the last window are carried
+from chunk to chunk, so every score is what one pass over its whole document would give, at no cost in overlap and in
+memory that doesn't grow with the document. A token sees its own document only; what stands beside it changes nothing
+beyond rounding, and the same stream gives the same bits.
+
+Source: arXiv:2412.09871, section 2.3 (entropy, equation 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bltdata.nn import KeysValues, autocast
+from bltdata.training.packing import inputs_and_targets
+from bltdata.vocab import BOE_ID, MAX_ENTROPY_NATS
+
+if TYPE_CHECKING:
+    from bltdata.entropy.model import EntropyModel
+
+CHUNK_TOKENS = 4096
+"""Tokens that go through the model at once. Part of what fixes the bits of a score."""
+
+
+class Score(NamedTuple):
+    """What the entropy model says of a document of `n` bytes.
+
+    Attributes:
+        entropy_nats: float32 `[n + 1]`, in `[0, ln 260]`.
+        nll_nats: `-ln p` of the document's bytes and of its end, summed in float64.
+    """
+
+    entropy_nats: np.ndarray
+    nll_nats: float
+
+
+@dataclass
+class _Pending:
+    """A document whose scores aren't complete yet."""
+
+    missing: int
+    entropies: list[np.ndarray] = field(default_factory=list)
+    nll_nats: float = 0.0
+
+    def score(self) -> Score:
+        return Score(np.concatenate(self.entropies), self.nll_nats)
+
+
+class _Segment(NamedTuple):
+    """Tokens `begin ... end - 1` of a chunk that belong to one document."""
+
+    document: _Pending
+    begin: int
+    end: int
+
+
+def score_documents(model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32) -> Iterator[Score]:
+    """Score documents in their order; see `EntropyModel.score`.
+
+    Args:
+        model: is put into eval mode.
+        documents: any bytes; read as the results are taken, about a chunk ahead.
+        precision: type of matrix products; entropies are computed in float32 from the logits either way.
+    """
+    model.eval()
+    stream = _Stream(model, precision)
+    pending: deque[_Pending] = deque()
+    for data in documents:
+        pending.append(_Pending(missing=len(data) + 1))
+        stream.feed(data, pending[-1])
+        while pending and pending[0].missing == 0:
+            yield pending.popleft().score()
+    stream.flush()
+    yield from (document.score() for document in pending)
+
+
+class _Stream:
+    """The chunk that is being filled, and what the chunks before it left behind."""
+
+    def __init__(self, model: EntropyModel, precision: torch.dtype) -> None:
+        config = model.config
+        self._model = model
+        self._precision = precision
+        self._device = next(model.parameters()).device
+        self._window = config.window
+        empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
+        self._past = [KeysValues(empty, empty)] * config.num_layers
+        self._ids = np.full(CHUNK_TOKENS, BOE_ID, dtype=np.int64)
+        self._targets = np.zeros(CHUNK_TOKENS, dtype=np.int64)
+        self._visible_from = np.zeros(CHUNK_TOKENS, dtype=np.int64)
+        self._filled = 0
+        self._segments: list[_Segment] = []
+
+    def feed(self, data: bytes, document: _Pending) -> None:
+        """Append BOS and `data` to the stream, and run every chunk that this fills."""
+        array = np.frombuffer(data, dtype=np.uint8)
+        num_tokens = len(array) + 1
+        # Where the document begins, counted from the first past key of the chunk at hand.
+        visible_from = self._window + self._filled
+        done = 0
+        while done < num_tokens:
+            begin = self._filled
+            end = min(begin + num_tokens - done, CHUNK_TOKENS)
+            self._ids[begin:end], self._targets[begin:end] = inputs_and_targets(array, done, done + end - begin)
+            self._visible_from[begin:end] = max(visible_from, 0)
+            self._segments.append(_Segment(document, begin, end))
+            self._filled = end
+            done += end - begin
+            if end == CHUNK_TOKENS:
+                self._run()
+                visible_from -= CHUNK_TOKENS
+
+    def flush(self) -> None:
+        """Run what is left, padded to a whole chunk so that its shape is that of all others."""
+        if self._filled:
+            self._ids[self._filled :] = BOE_ID
+            self._visible_from[self._filled :] = np.arange(self._filled, CHUNK_TOKENS) + self._window
+            self._run()
+
+    def _run(self) -> None:
+        ids, targets, visible_from = (torch.from_numpy(array).to(self._device) for array in (self._ids, self._targets, self._visible_from))
+        with torch.no_grad(), autocast(self._device, self._precision):
+            logits, self._past = self._model.forward_chunk(ids[None], visible_from[None], self._past)
+        entropy, nll = (values.cpu().numpy() for values in entropy_and_nll(logits[0], targets))
+        for document, begin, end in self._segments:
+            document.entropies.append(entropy[begin:end])
+            document.nll_nats += float(nll[begin:end].sum(dtype=np.float64))
+            document.missing -= end - begin
+        self._filled = 0
+        self._segments = []
+
+
+def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropy of each distribution over the 260 ids, and the negative log-likelihood of what came.
+
+    Args:
+        logits: `[T, 260]`.
+        targets: int64 `[T]`.
+
+    Returns:
+        Two float32 tensors `[T]`, in nats.
+
+    >>> entropy, nll = entropy_and_nll(torch.zeros(1, 260), torch.tensor([7]))
+    >>> round(float(entropy), 4), round(float(nll), 4)
+    (5.5607, 5.5607)
+    """
+    log_probabilities = logits.float().log_softmax(-1)
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    nll = -log_probabilities.gather(-1, targets[:, None])[:, 0]
+    return entropy.clamp(0.0, MAX_ENTROPY_NATS), nll
+
+
+def bits_per_byte(nll_nats: float, num_bytes: int) -> float:
+    """Nats as bits a raw byte; NaN where there are no bytes."""
+    return nll_nats / math.log(2) / num_bytes if num_bytes else math.nan

@@ -1,0 +1,101 @@
+"""Training the entropy model on packed rows of documents."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bltdata.config import to_mapping
+from bltdata.entropy.config import EntropyModelConfig
+from bltdata.entropy.model import EntropyModel
+from bltdata.training.config import TrainingConfig
+from bltdata.training.loop import Reporter, TrainingRun
+from bltdata.training.packing import DocumentStore, PackedRow, Packer, first_documents, in_order, shuffled_order
+from bltdata.training.task import PackedTask
+
+
+class Batch(NamedTuple):
+    """Packed rows as tensors, int64 `[B, T]` each; see `PackedRow`."""
+
+    ids: Tensor
+    targets: Tensor
+    visible_from: Tensor
+
+
+class EntropyTask(PackedTask[EntropyModel, DocumentStore, Batch]):
+    """The entropy model as what is trained.
+
+    Args:
+        model: stands on the device where it trains.
+        train: rows to learn from.
+        validation: rows to judge on.
+        config: how it is trained.
+        folder: where the best model goes.
+        extra: what else its `config.json` says.
+    """
+
+    def __init__(
+        self,
+        model: EntropyModel,
+        train: Packer[DocumentStore],
+        validation: Packer[DocumentStore],
+        config: TrainingConfig,
+        folder: Path,
+        extra: dict[str, Any],
+    ) -> None:
+        super().__init__(model, train, validation, config)
+        self._folder = folder
+        self._extra = extra
+        self._device = next(model.parameters()).device
+
+    def collate(self, rows: Sequence[PackedRow[DocumentStore]]) -> Batch:
+        """Rows as tensors on the model's device."""
+        arrays = ([row.ids for row in rows], [row.targets for row in rows], [row.visible_from for row in rows])
+        return Batch(*(torch.from_numpy(np.stack(array)).to(self._device) for array in arrays))
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and targets of a batch."""
+        return self.model(batch.ids, batch.visible_from), batch.targets
+
+    def save_best(self, metrics: dict[str, Any]) -> None:
+        """Write the model to the run's folder."""
+        self.model.save(self._folder, {**self._extra, "validation": metrics})
+
+
+def train_entropy_model(
+    architecture: EntropyModelConfig,
+    config: TrainingConfig,
+    train: DocumentStore,
+    validation: DocumentStore,
+    folder: Path,
+    *,
+    data: dict[str, Any],
+    device: torch.device,
+    reporter: Reporter | None = None,
+    resume: bool = True,
+) -> dict[str, Any]:
+    """Train an entropy model into `folder`.
+
+    Args:
+        architecture: what is trained.
+        config: how.
+        train: documents to learn from.
+        validation: documents to judge on, `config.validation_bytes` of them.
+        folder: gets `config.json` and `model.safetensors` (the best model), `metrics.jsonl` and the run's state.
+        data: what the documents are, as JSON can hold it: it goes into `config.json` and identifies the run.
+        device: where to train.
+        reporter: who is told how it goes.
+        resume: go on from the folder's state where it has one.
+
+    Returns:
+        The metrics of the best evaluation.
+    """
+    model = EntropyModel(architecture, config.seed).to(device)
+    train_rows = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
+    validation_rows = Packer(validation, in_order(first_documents(validation.lengths, config.validation_bytes)), config.row_tokens)
+    task = EntropyTask(model, train_rows, validation_rows, config, folder, {"training": to_mapping(config), "data": data})
+    run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter)
+    return run.run(resume)

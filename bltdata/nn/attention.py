@@ -1,0 +1,137 @@
+"""Attention in which a query sees a window of its own document and nothing else.
+
+One number a query says what it may see: `visible_from[i]`, the first key of its document. With the window `W` that is
+all there is to a mask: query `i` sees keys `max(visible_from[i], i - W + 1) ... i`. No key after the query is ever
+visible, whatever the caller passes.
+
+A window makes the mask a band, and the band is computed block by block: `C` queries against the `W + C` keys that any
+of them can see, so the work grows with `T * W`, not with `T * T`.
+
+Letters: B rows, T queries, S keys, H heads, K head dimension, N blocks, C queries a block.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MAX_BLOCK = 256
+"""Queries a block: larger blocks compute more masked scores, smaller ones copy each key more often."""
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """What each query sees, laid out as the blocks in which attention is computed.
+
+    Attributes:
+        visible: bool `[B, N, 1, C, S]`, True where a query sees a key.
+        bias: float32 `[B, N, 1, C, S]`, 0 where visible and -inf elsewhere, to be added to scores.
+        window: the band's width, or None where every block holds all keys.
+        num_queries: T, before it was padded to whole blocks.
+        num_past: how many keys stand before the first query.
+    """
+
+    visible: Tensor
+    bias: Tensor
+    window: int | None
+    num_queries: int
+    num_past: int
+
+
+def dense_mask(visible_from_BT: Tensor, num_past: int = 0) -> AttentionMask:
+    """Causal attention inside documents, with no window.
+
+    Args:
+        visible_from_BT: integer `[B, T]`, for each query the index of the first key of its document, counted from the
+            first past key.
+        num_past: keys that stand before the first query.
+    """
+    num_queries = visible_from_BT.shape[1]
+    key_S = torch.arange(num_past + num_queries, device=visible_from_BT.device)
+    query_T = key_S[num_past:]
+    # Every query sees its own key, so that no row of scores is empty.
+    first_BT = torch.minimum(visible_from_BT, query_T)
+    visible = (key_S <= query_T[:, None]) & (key_S >= first_BT[:, :, None])
+    return _mask(visible[:, None, None], None, num_queries, num_past)
+
+
+def banded_mask(visible_from_BT: Tensor, window: int, num_past: int = 0) -> AttentionMask:
+    """Causal attention inside documents over the last `window` keys, the query's own among them.
+
+    Args:
+        visible_from_BT: integer `[B, T]`, for each query the index of the first key of its document, counted from the
+            first past key.
+        window: number of keys that a query sees at most.
+        num_past: keys that stand before the first query; more than `window` are of no use.
+    """
+    num_queries = visible_from_BT.shape[1]
+    block = min(window, MAX_BLOCK, num_queries)
+    num_blocks = -(-num_queries // block)
+    # Index 0 of the padded keys is `window` before the first query.
+    query_NC = torch.arange(num_blocks * block, device=visible_from_BT.device).view(num_blocks, block) + window
+    offset_S = torch.arange(window + block, device=visible_from_BT.device)
+    key_N1S = (query_NC[:, :1] - window)[:, :, None] + offset_S
+    in_band = (key_N1S <= query_NC[:, :, None]) & (key_N1S > query_NC[:, :, None] - window)
+    # Every query sees its own key, and padded ones no other, so that no row of scores is empty. Keys from before the past
+    # are padding too, which nobody sees.
+    first = functional.pad(visible_from_BT.clamp(min=0), (0, num_blocks * block - num_queries), value=num_queries + num_past)
+    first_BNC = torch.minimum(first.unflatten(1, (num_blocks, block)) + (window - num_past), query_NC)
+    visible = in_band & (key_N1S >= first_BNC[..., None])
+    return _mask(visible[:, :, None], window, num_queries, num_past)
+
+
+def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: AttentionMask) -> Tensor:
+    """Softmax attention under `mask`.
+
+    Args:
+        q_BHTK: queries `[B, H, T, K]`.
+        k_BHSK: keys `[B, H, num_past + T, K]`.
+        v_BHSK: values, like the keys.
+        mask: what each query sees.
+
+    Returns:
+        `[B, H, T, K]`, in the type of the queries.
+    """
+    if mask.window is None:
+        q, k, v = q_BHTK[:, None], k_BHSK[:, None], v_BHSK[:, None]
+    else:
+        q = _query_blocks(q_BHTK, mask)
+        k, v = _key_blocks(k_BHSK, mask), _key_blocks(v_BHSK, mask)
+    out = _attend_blocks(q, k, v, mask)
+    return out.transpose(1, 2).flatten(2, 3)[:, :, : mask.num_queries]
+
+
+def _mask(visible: Tensor, window: int | None, num_queries: int, num_past: int) -> AttentionMask:
+    bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)
+    return AttentionMask(visible, bias, window, num_queries, num_past)
+
+
+def _query_blocks(q_BHTK: Tensor, mask: AttentionMask) -> Tensor:
+    _, num_blocks, _, block, _ = mask.visible.shape
+    padded = functional.pad(q_BHTK, (0, 0, 0, num_blocks * block - mask.num_queries))
+    return padded.unflatten(2, (num_blocks, block)).transpose(1, 2)
+
+
+def _key_blocks(x_BHSK: Tensor, mask: AttentionMask) -> Tensor:
+    """The keys (or values) of each block: `[B, N, H, C + W, K]`, a view of the padded keys."""
+    _, num_blocks, _, block, span = mask.visible.shape
+    window = span - block
+    right = num_blocks * block - mask.num_queries
+    padded = functional.pad(x_BHSK, (0, 0, window - mask.num_past, right))
+    return padded.unfold(2, span, block).permute(0, 2, 1, 4, 3)
+
+
+def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
+    """Attention of `[B, N, H, C, K]` queries over `[B, N, H, S, K]` keys.
+
+    On a CPU the fused kernel wins without gradients, and two plain matrix products win with them: its backward pass
+    takes a mask's slow path (benchmarks/bench_attention.py). A test holds both to the same numbers.
+    """
+    if torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu":
+        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5 + mask.bias.to(q.dtype)
+        return scores.softmax(-1).to(v.dtype) @ v
+    batch, num_blocks = q.shape[:2]
+    bias = mask.bias.to(q.dtype).flatten(0, 1)
+    out = functional.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=bias)
+    return out.unflatten(0, (batch, num_blocks))

@@ -1,0 +1,86 @@
+"""The settings of a training run, the same for the entropy model and the BLT."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bltdata.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained. Every field changes the result, so all of them are in the run's fingerprint."""
+
+    steps: int = 1000
+    """Optimiser steps."""
+
+    row_tokens: int = 1024
+    """Tokens a row: the context that training shows the model."""
+
+    batch_rows: int = 8
+    """Rows an optimiser step learns from."""
+
+    micro_batch_rows: int | None = None
+    """Rows that go through the model at once, gradients being summed over `batch_rows`; None for all at once."""
+
+    learning_rate: float = 2e-3
+    """Peak learning rate."""
+
+    final_learning_rate_ratio: float = 0.05
+    """Learning rate at the last step, as a share of the peak."""
+
+    warmup_steps: int = 50
+    """Steps over which the learning rate rises from 0 to its peak."""
+
+    weight_decay: float = 0.1
+    """Decoupled decay of the matrices of linear layers; norms and embeddings aren't decayed."""
+
+    beta1: float = 0.9
+    """AdamW's decay of the gradient's mean."""
+
+    beta2: float = 0.95
+    """AdamW's decay of the gradient's square."""
+
+    clip_norm: float = 1.0
+    """The gradient is scaled down to this norm where it is longer."""
+
+    evaluate_every: int = 100
+    """Steps between two evaluations on the validation documents, each followed by a checkpoint."""
+
+    validation_bytes: int = 262_144
+    """Bytes of validation documents an evaluation uses at most; whole documents, the first alone may exceed it."""
+
+    patience: int | None = None
+    """Stop after this many evaluations in a row without a new best; None to run all steps."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of matrix products: `auto` is bfloat16 where the hardware multiplies it."""
+
+    seed: int = 0
+    """Fixes the initial weights and the order of the documents."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "row_tokens", "batch_rows", "evaluate_every", "validation_bytes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.row_tokens >= 2, "row_tokens", self.row_tokens, "at least 2")
+        micro = self.micro_batch_rows
+        if micro is not None:
+            _require(micro >= 1 and self.batch_rows % micro == 0, "micro_batch_rows", micro, f"a divisor of batch_rows, {self.batch_rows}")
+        _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.final_learning_rate_ratio <= 1, "final_learning_rate_ratio", self.final_learning_rate_ratio, "from 0 to 1")
+        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows of a micro-batch."""
+        return self.micro_batch_rows or self.batch_rows
+
+
+def _require(holds: bool, name: str, value: object, limit: str) -> None:
+    if not holds:
+        raise ConfigError(f"The training setting {name} is {value}; it must be {limit}.")

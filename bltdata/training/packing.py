@@ -1,0 +1,193 @@
+"""Documents packed end to end into rows of a fixed number of tokens.
+
+A document's inputs are BOS and its bytes, its targets are its bytes and EOS: `n + 1` tokens, each predicting the next.
+They fill rows in the order of an epoch, one epoch after the other; a document that doesn't fit goes on in the next row.
+So every byte is predicted exactly once an epoch and no token is padding. What a row holds of one document is a *piece*;
+tokens see their own piece only.
+
+The place in this endless stream is a `Cursor` of three integers, and the stream from a cursor on is always the same:
+that is all it takes to resume exactly.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from bltdata.errors import CorpusError
+from bltdata.nn.loss import IGNORED_TARGET
+from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID
+
+
+class DocumentStore(Protocol):
+    """Documents that can be read in any order."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document, int64 `[num_documents]`."""
+
+    def document(self, index: int) -> np.ndarray:
+        """Bytes of one document, uint8 `[n]`."""
+
+
+StoreT = TypeVar("StoreT", bound=DocumentStore)
+
+Order = Callable[[int], np.ndarray]
+"""The documents of an epoch, in their order: int64 `[m]` for an epoch's number. It may leave documents out, the same in every epoch."""
+
+
+class Cursor(NamedTuple):
+    """A place in the stream: the epoch, the position in its order of documents, and the document's next token."""
+
+    epoch: int = 0
+    position: int = 0
+    token: int = 0
+
+
+class Piece(NamedTuple):
+    """Tokens `begin ... end - 1` of a document, which stand in a row from `row_start` on. Token 0 is BOS."""
+
+    document: int
+    begin: int
+    end: int
+    row_start: int
+
+
+@dataclass(frozen=True)
+class PackedRow(Generic[StoreT]):
+    """One row of `T` tokens.
+
+    Attributes:
+        documents: where the pieces are from.
+        ids: int64 `[T]`, the inputs; BOE after the last piece.
+        targets: int64 `[T]`, what stands next: a byte or EOS; `IGNORED_TARGET` after the last piece.
+        visible_from: int64 `[T]`, where in the row the token's piece begins; a padding token's own place.
+        pieces: what the row holds, in order.
+    """
+
+    documents: StoreT
+    ids: np.ndarray
+    targets: np.ndarray
+    visible_from: np.ndarray
+    pieces: tuple[Piece, ...]
+
+
+def shuffled_order(num_documents: int, seed: int) -> Order:
+    """All documents, in a permutation that seed and epoch fix."""
+
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(num_documents)
+
+    return order
+
+
+def in_order(documents: np.ndarray) -> Order:
+    """These documents, in every epoch as they are given."""
+    return lambda epoch: documents
+
+
+def first_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
+    """Indices of the first documents that fit into `num_bytes` together; up to the first that isn't empty at least.
+
+    Raises:
+        CorpusError: all are empty, so there is nothing to judge on.
+
+    >>> first_documents(np.array([3, 4, 5]), 10).tolist()
+    [0, 1]
+    """
+    if not np.any(lengths):
+        raise CorpusError("The validation documents have no bytes to judge a model on; choose others.")
+    return np.arange(max(int(np.argmax(lengths > 0)) + 1, int((np.cumsum(lengths) <= num_bytes).sum())))
+
+
+def inputs_and_targets(data: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens `begin ... end - 1` of a document of `n` bytes, and what stands after each: int64 `[end - begin]` both.
+
+    Token 0 is BOS and token `t` byte `t - 1`; after it stands byte `t`, and after token `n` EOS.
+
+    >>> ids, targets = inputs_and_targets(np.frombuffer(b"Hi", dtype=np.uint8), 0, 3)
+    >>> ids.tolist(), targets.tolist()
+    ([1, 76, 109], [76, 109, 2])
+    """
+    ids = np.full(end - begin, BOS_ID, dtype=np.int64)
+    targets = np.full(end - begin, EOS_ID, dtype=np.int64)
+    read, predicted = data[max(begin - 1, 0) : end - 1], data[begin:end]
+    ids[len(ids) - len(read) :] = read.astype(np.int64) + BYTE_OFFSET
+    targets[: len(predicted)] = predicted.astype(np.int64) + BYTE_OFFSET
+    return ids, targets
+
+
+class Packer(Generic[StoreT]):
+    """Rows of documents from any cursor on.
+
+    Args:
+        documents: where documents come from.
+        order: which of them an epoch takes, and in what order.
+        row_tokens: tokens a row, `T`.
+    """
+
+    def __init__(self, documents: StoreT, order: Order, row_tokens: int) -> None:
+        self.documents = documents
+        self.row_tokens = row_tokens
+        self._order = order
+        self._num_tokens = documents.lengths + 1
+        self._cached_epoch = (-1, np.empty(0, dtype=np.int64))
+
+    @functools.cached_property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of an epoch's documents, each with its BOS."""
+        return int(self._num_tokens[self._order_of(0)].sum())
+
+    def endless_rows(self, cursor: Cursor) -> Iterator[tuple[PackedRow[StoreT], Cursor]]:
+        """Full rows from `cursor` on, epoch after epoch, each with the cursor of what follows it.
+
+        Raises:
+            CorpusError: an epoch has no documents.
+        """
+        if self.tokens_per_epoch == 0:
+            raise CorpusError("There are no documents to train on; choose others.")
+        while True:
+            pieces, cursor = self._next_pieces(cursor, last_epoch=None)
+            yield self._fill(pieces), cursor
+
+    def one_pass(self) -> Iterator[PackedRow[StoreT]]:
+        """Every document once, in the order of epoch 0; the last row is padded."""
+        cursor = Cursor()
+        while cursor.epoch == 0:
+            pieces, cursor = self._next_pieces(cursor, last_epoch=0)
+            if pieces:
+                yield self._fill(pieces)
+
+    def _next_pieces(self, cursor: Cursor, last_epoch: int | None) -> tuple[tuple[Piece, ...], Cursor]:
+        epoch, position, token = cursor
+        pieces: list[Piece] = []
+        filled = 0
+        while filled < self.row_tokens and (last_epoch is None or epoch <= last_epoch):
+            order = self._order_of(epoch)
+            if position == len(order):
+                epoch, position, token = epoch + 1, 0, 0
+                continue
+            document = int(order[position])
+            left = int(self._num_tokens[document]) - token
+            taken = min(left, self.row_tokens - filled)
+            pieces.append(Piece(document, token, token + taken, filled))
+            filled += taken
+            position, token = (position + 1, 0) if taken == left else (position, token + taken)
+        return tuple(pieces), Cursor(epoch, position, token)
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if self._cached_epoch[0] != epoch:
+            self._cached_epoch = (epoch, self._order(epoch))
+        return self._cached_epoch[1]
+
+    def _fill(self, pieces: tuple[Piece, ...]) -> PackedRow[StoreT]:
+        ids = np.full(self.row_tokens, BOE_ID, dtype=np.int64)
+        targets = np.full(self.row_tokens, IGNORED_TARGET, dtype=np.int64)
+        visible_from = np.arange(self.row_tokens)
+        for document, begin, end, row_start in pieces:
+            row_end = row_start + end - begin
+            ids[row_start:row_end], targets[row_start:row_end] = inputs_and_targets(self.documents.document(document), begin, end)
+            visible_from[row_start:row_end] = row_start
+        return PackedRow(self.documents, ids, targets, visible_from, pieces)

@@ -1,0 +1,170 @@
+"""The Byte Latent Transformer: how its parts are wired.
+
+Bytes become states (local encoder), states of a patch's bytes become a patch, patches are modelled by the latent
+transformer, and each byte predicts the next from its own state and the last patch that is complete (local decoder).
+Nothing crosses from one document of a row to another.
+
+Letters: B rows, T tokens, P patches, D local dimension.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bltdata.config import from_mapping, to_mapping
+from bltdata.entropy import EntropyModel
+from bltdata.nn import RMSNorm, banded_mask, dense_mask, initialise_linear, rotary_table
+from bltdata.patching import PatchRule
+from bltdata.shards.precision import Precision as EntropyPrecision
+from bltdata.training.checkpoint import load_model, save_model
+from bltdata.vocab import VOCAB_SIZE
+from bltmodel.config import BLTConfig, config_from_preset
+from bltmodel.decoder import LocalDecoder
+from bltmodel.embeddings import ByteEmbedding
+from bltmodel.encoder import LocalEncoder
+from bltmodel.generation import generate
+from bltmodel.latent import LatentTransformer
+from bltmodel.masks import PackedBatch, patch_layout
+from bltmodel.sampling_config import SamplingConfig
+
+KIND = "bltmodel.BLT"
+
+
+class BLT(nn.Module):
+    """A Byte Latent Transformer.
+
+    Source: arXiv:2412.09871, section 3; the arithmetic is that of the released weights.
+
+    Args:
+        config: the architecture.
+        seed: fixes the initial weights; the global random state is neither read nor changed.
+    """
+
+    def __init__(self, config: BLTConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        device = torch.get_default_device()
+        # Built without memory first: torch's own initial weights would be drawn from the global state, and thrown away.
+        with torch.device("meta"):
+            self.embedding = ByteEmbedding(config)
+            self.encoder = LocalEncoder(config)
+            self.latent = LatentTransformer(config)
+            self.decoder = LocalDecoder(config)
+            self.head = nn.Linear(config.local_dim, VOCAB_SIZE, bias=False)
+        if device.type != "meta":
+            self.to_empty(device="cpu")
+            self._initialise(torch.Generator().manual_seed(seed))
+            self.to(device)
+
+    @classmethod
+    def from_preset(cls, name: str, seed: int = 0) -> Self:
+        """An untrained model of a named size: `tiny`, `small`, `100m`, `400m`, `1b` or `8b`.
+
+        Raises:
+            ConfigError: there is no such name.
+        """
+        return cls(config_from_preset(name), seed)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read a model that `save` or training wrote, in eval mode.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of another architecture.
+        """
+        where = f"{folder}, config of the BLT"
+        model, _ = load_model(folder, KIND, lambda config: cls(from_mapping(BLTConfig, config, where)))
+        return model
+
+    def save(self, folder: Path | str, extra: dict[str, Any] | None = None) -> None:
+        """Write the model as `config.json` and `model.safetensors`; `extra` goes into the former."""
+        save_model(folder, KIND, to_mapping(self.config), self, extra or {})
+
+    def num_parameters(self) -> dict[str, int]:
+        """Weights of each part."""
+        parts = {
+            "byte embedding": self.embedding.tokens,
+            "n-gram tables": self.embedding.ngrams,
+            "local encoder": self.encoder,
+            "latent transformer": self.latent,
+            "local decoder": self.decoder,
+            "head": self.head,
+        }
+        return {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in parts.items()}
+
+    def forward(self, batch: PackedBatch, num_patches: int | None = None) -> Tensor:
+        """Logits of what stands after each token.
+
+        Args:
+            batch: packed rows of `T` tokens.
+            num_patches: patches a row, as many as the fullest row has or more (`bltmodel.masks.patch_layout`); None takes
+                just as many.
+
+        Returns:
+            float32 `[B, T, 260]`.
+        """
+        config = self.config
+        layout = patch_layout(batch, num_patches)
+        num_tokens, device = batch.ids_BT.shape[1], batch.ids_BT.device
+        byte_rope = rotary_table(num_tokens, config.local_dim // config.local_heads, config.rope_theta, device)
+        patch_rope = rotary_table(layout.num_patches, config.latent_dim // config.latent_heads, config.rope_theta, device)
+        byte_mask = banded_mask(batch.visible_from_BT, min(config.window, num_tokens))
+
+        embedded_BTD = self.embedding(batch.ids_BT, batch.visible_from_BT)
+        x_BTD, patches = self.encoder(embedded_BTD, byte_rope, byte_mask, layout.own_BT, layout.num_patches)
+        latents = self.latent(patches, patch_rope, dense_mask(layout.visible_from_BP))
+        x_BTD = self.decoder(x_BTD, latents, byte_rope, byte_mask, layout.complete_BT)
+        return self.head(x_BTD).float()
+
+    @torch.no_grad()
+    def logits(self, data: bytes, patch_lengths: Sequence[int] | np.ndarray) -> Tensor:
+        """Logits of every byte of a document and of its end.
+
+        Args:
+            data: `n` bytes.
+            patch_lengths: lengths of its patches; they sum to `n + 1`.
+
+        Returns:
+            float32 `[n + 1, 260]`; row `i` predicts what stands at `i`, from BOS and the bytes before.
+
+        Raises:
+            PatchingError: the lengths don't sum to `n + 1`, or one is below 1.
+        """
+        return self(PackedBatch.of_document(data, patch_lengths).to(self.head.weight.device))[0]
+
+    def generate(
+        self,
+        prompts: Sequence[bytes],
+        *,
+        entropy_model: EntropyModel,
+        rule: PatchRule,
+        max_new_bytes: int,
+        sampling: SamplingConfig | None = None,
+        seed: int = 0,
+        entropy_precision: EntropyPrecision = "grid",
+    ) -> list[bytes]:
+        """Continue each prompt; see `bltmodel.generation.generate`."""
+        return [
+            generate(
+                self.eval(),
+                prompt,
+                entropy_model=entropy_model,
+                rule=rule,
+                max_new_bytes=max_new_bytes,
+                sampling=sampling,
+                seed=seed,
+                entropy_precision=entropy_precision,
+            )
+            for prompt in prompts
+        ]
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        initialise_linear(self, generator)
+        self.embedding.initialise(generator)
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                nn.init.ones_(module.weight)

@@ -1,0 +1,69 @@
+"""Random documents with random patches, and rows packed from them the slow, obvious way."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID
+from bltmodel.config import BLTConfig
+from bltmodel.masks import PackedBatch
+
+
+class Patched(NamedTuple):
+    """A document and whether a patch starts at each of its positions 0 ... n."""
+
+    data: bytes
+    starts: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(np.append(np.flatnonzero(self.starts), len(self.starts)))
+
+
+def tiny_config(**changes) -> BLTConfig:
+    fields = {
+        "local_dim": 16, "encoder_layers": 1, "decoder_layers": 2, "local_heads": 2, "local_ffn_dim": 24, "window": 16,
+        "latent_dim": 24, "latent_layers": 2, "latent_heads": 2, "latent_ffn_dim": 32, "queries_per_patch": 2, "hash_rows": 101,
+    }  # fmt: skip
+    return BLTConfig(**{**fields, **changes})
+
+
+def random_document(rng: np.random.Generator, num_bytes: int, start_probability: float = 0.3) -> Patched:
+    starts = rng.random(num_bytes + 1) < start_probability
+    starts[0] = True
+    return Patched(rng.integers(0, 256, num_bytes, dtype=np.uint8).tobytes(), starts)
+
+
+def with_new_suffix(document: Patched, first: int, rng: np.random.Generator) -> Patched:
+    """Another document: every byte from `first` on differs, and patch starts after `first` are drawn anew."""
+    data = np.frombuffer(document.data, dtype=np.uint8).copy()
+    data[first:] += rng.integers(1, 256, len(data) - first, dtype=np.uint8)
+    starts = document.starts.copy()
+    starts[first + 1 :] = rng.random(len(starts) - first - 1) < rng.random()
+    return Patched(data.tobytes(), starts)
+
+
+def pack(rows: list[list[Patched]], num_tokens: int | None = None) -> PackedBatch:
+    """Rows of whole documents, padded to `num_tokens` or the longest row."""
+    num_tokens = num_tokens or max(sum(len(document.starts) for document in row) for row in rows)
+    filled = [_pack_row(row, num_tokens) for row in rows]
+    return PackedBatch(*(torch.tensor(column) for column in zip(*filled, strict=True)))
+
+
+def _pack_row(row: list[Patched], num_tokens: int) -> tuple[list, ...]:
+    ids, targets, visible_from, starts, next_starts = [], [], [], [], []
+    for data, document_starts in row:
+        first = len(ids)
+        ids += [BOS_ID, *(byte + BYTE_OFFSET for byte in data)]
+        targets += [*(byte + BYTE_OFFSET for byte in data), EOS_ID]
+        visible_from += [first] * (len(data) + 1)
+        starts += [True, *document_starts[:-1].tolist()]
+        next_starts += document_starts.tolist()
+    padding = range(len(ids), num_tokens)
+    ids += [BOE_ID for _ in padding]
+    targets += [-1 for _ in padding]
+    visible_from += padding
+    starts += [False for _ in padding]
+    next_starts += [False for _ in padding]
+    return ids, targets, visible_from, starts, next_starts

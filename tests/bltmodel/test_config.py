@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+
+from bltdata.config import from_mapping, to_mapping
+from bltdata.errors import ConfigError
+from bltmodel.config import MAX_HASH_FUNCTIONS, PRESETS, BLTConfig, config_from_preset
+from bltmodel.hashing import PRIMES
+from tests.bltmodel.documents import tiny_config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name):
+    config = config_from_preset(name)
+    assert from_mapping(BLTConfig, to_mapping(config)) == config
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"There is no BLT preset 'tinny'; the nearest is 'tiny'"):
+        config_from_preset("tinny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"local_dim": 0}, "local_dim is 0; it must be at least 1"),
+        ({"decoder_layers": -1}, "decoder_layers is -1; it must be at least 1"),
+        ({"hash_functions": 0}, "hash_functions is 0; it must be at least 1"),
+        ({"hash_functions": 12}, "hash_functions is 12; there are 11 at most"),
+        ({"local_heads": 3}, "local_dim is 16 with 3 heads; it must be a multiple of 6"),
+        ({"latent_heads": 24}, "latent_dim is 24 with 24 heads; it must be a multiple of 48"),
+        ({"rope_theta": 0.0}, "rope_theta is 0.0; it must be above 0"),
+        ({"norm_eps": float("nan")}, "norm_eps is nan; it must be above 0"),
+        ({"ngram_sizes": ()}, r"ngram_sizes are \[\]; they must be lengths in increasing order"),
+        ({"ngram_sizes": (3, 3)}, r"ngram_sizes are \[3, 3\]; they must be lengths in increasing order"),
+        ({"ngram_sizes": (0, 3)}, r"ngram_sizes are \[0, 3\]; they must be lengths in increasing order"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(**changes)
+
+
+def test_config_is_frozen_and_derives_sizes():
+    config = tiny_config(queries_per_patch=3, hash_functions=2)
+    assert (config.patch_dim, config.num_hash_tables) == (48, 12)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.local_dim = 5
+
+
+def test_every_hash_function_has_a_prime():
+    assert len(set(PRIMES)) == MAX_HASH_FUNCTIONS

@@ -1,0 +1,216 @@
+"""Nothing leaks: not from the future, not from another document; and the checks that say so find planted leaks."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+
+import bltmodel.decoder
+import bltmodel.embeddings
+import bltmodel.encoder
+import bltmodel.model
+from bltdata.nn import AttentionMask, banded_mask, dense_mask, rotary_table
+from bltmodel.config import BLTConfig
+from bltmodel.hashing import ngram_rows
+from bltmodel.masks import PackedBatch, patch_layout
+from bltmodel.model import BLT
+from bltmodel.pooling import attend_over_bytes, attend_over_queries, max_pool
+from tests.bltmodel.documents import tiny_config
+from tests.bltmodel.leaks import future_leaks, neighbour_leaks
+
+CONFIGS = {
+    "usual": tiny_config(),
+    "equal sizes, several encoder layers": tiny_config(encoder_layers=2, latent_dim=32),
+    "many queries, long window": tiny_config(queries_per_patch=4, window=64, hash_functions=3, ngram_sizes=(2, 5)),
+    "one query, short window": tiny_config(queries_per_patch=1, window=3, decoder_layers=1),
+}
+
+
+@functools.cache
+def model_of(config: BLTConfig) -> BLT:
+    return BLT(config, seed=1)
+
+
+def usual_model() -> BLT:
+    return model_of(CONFIGS["usual"])
+
+
+# ------------------------------------------------------------------------------------------------------------ the parts
+# Each as a function of packed rows; what belongs to a patch is shown where the decoder may first know it.
+
+
+def hashes(batch: PackedBatch) -> Tensor:
+    return ngram_rows(batch.ids_BT, batch.visible_from_BT, (1, 3, 8), 2, 1009)
+
+
+def embeddings(batch: PackedBatch) -> Tensor:
+    return usual_model().embedding(batch.ids_BT, batch.visible_from_BT)
+
+
+def byte_states(batch: PackedBatch) -> Tensor:
+    return encoded(batch)[0]
+
+
+def pooled_patches(batch: PackedBatch) -> Tensor:
+    layout = patch_layout(batch)
+    return where_known(bltmodel.encoder.max_pool(embeddings(batch), layout.own_BT, layout.num_patches), layout.complete_BT)
+
+
+def encoded_patches(batch: PackedBatch) -> Tensor:
+    return where_known(encoded(batch)[1], patch_layout(batch).complete_BT)
+
+
+def latent_patches(batch: PackedBatch) -> Tensor:
+    model, layout = usual_model(), patch_layout(batch)
+    rope = rotary_table(layout.num_patches, 12, 500_000.0)
+    return where_known(model.latent(encoded(batch)[1], rope, bltmodel.model.dense_mask(layout.visible_from_BP)), layout.complete_BT)
+
+
+def decoded_states(batch: PackedBatch) -> Tensor:
+    """The decoder alone: its patches are the pooled embeddings, so that all else is known to be causal."""
+    model, layout = usual_model(), bltmodel.model.patch_layout(batch)
+    x_BTD = embeddings(batch)
+    patches = max_pool(x_BTD, layout.own_BT, layout.num_patches)[..., torch.arange(24) % 16]
+    num_tokens = batch.ids_BT.shape[1]
+    mask = bltmodel.model.banded_mask(batch.visible_from_BT, 16)
+    return model.decoder(x_BTD, patches, rotary_table(num_tokens, 8, 500_000.0), mask, layout.complete_BT)
+
+
+def encoded(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    model, layout = usual_model(), patch_layout(batch)
+    mask = bltmodel.model.banded_mask(batch.visible_from_BT, 16)
+    rope = rotary_table(batch.ids_BT.shape[1], 8, 500_000.0)
+    return model.encoder(embeddings(batch), rope, mask, layout.own_BT, layout.num_patches)
+
+
+def where_known(patches_BPD: Tensor, complete_BT: Tensor) -> Tensor:
+    return patches_BPD.gather(1, complete_BT[..., None].expand(-1, -1, patches_BPD.shape[-1]))
+
+
+def whole_model(batch: PackedBatch) -> Tensor:
+    return usual_model()(batch)
+
+
+PARTS = [hashes, embeddings, byte_states, pooled_patches, encoded_patches, latent_patches, decoded_states]
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("check", [future_leaks, neighbour_leaks])
+def test_no_part_leaks(part, check):
+    assert not check(part)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("check", [future_leaks, neighbour_leaks])
+def test_the_whole_model_does_not_leak(config, training, check):
+    model = model_of(config).train(training)
+    with torch.set_grad_enabled(training):
+        assert not check(model)
+
+
+# -------------------------------------------------------------------------------------------------------- planted leaks
+
+
+def open_mask(mask: AttentionMask) -> AttentionMask:
+    """A mask that hides nothing."""
+    return dataclasses.replace(mask, visible=torch.ones_like(mask.visible), bias=torch.zeros_like(mask.bias))
+
+
+def one_row_later(own_BT: Tensor) -> Tensor:
+    """Each patch with the first byte of the next."""
+    return torch.cat((own_BT[:, :1], own_BT[:, :-1]), dim=1)
+
+
+def own_instead_of_complete(batch: PackedBatch, num_patches: int | None = None):
+    layout = patch_layout(batch, num_patches)
+    return layout._replace(complete_BT=layout.own_BT)
+
+
+def starts_from_the_future(batch: PackedBatch, num_patches: int | None = None):
+    return patch_layout(batch._replace(next_starts_BT=batch.next_starts_BT.roll(-1, 1)), num_patches)
+
+
+def starts_of_the_next_token_of_the_row(batch: PackedBatch, num_patches: int | None = None):
+    return patch_layout(batch._replace(next_starts_BT=batch.starts_BT.roll(-1, 1)), num_patches)
+
+
+def one_document_of_patches(batch: PackedBatch, num_patches: int | None = None):
+    layout = patch_layout(batch, num_patches)
+    return layout._replace(visible_from_BP=torch.zeros_like(layout.visible_from_BP))
+
+
+FROM_THE_FUTURE = {
+    "n-grams placed at their first byte": (bltmodel.embeddings, "ngram_rows", lambda *args: ngram_rows(*args).roll(-2, 1)),
+    "bytes see later bytes": (bltmodel.model, "banded_mask", lambda *args: open_mask(banded_mask(*args))),
+    "patches see later patches": (bltmodel.model, "dense_mask", lambda *args: open_mask(dense_mask(*args))),
+    "pooling over the neighbour's byte": (bltmodel.encoder, "max_pool", lambda x, own, num: max_pool(x, one_row_later(own), num)),
+    "patches ask the neighbour's byte": (
+        bltmodel.encoder,
+        "attend_over_bytes",
+        lambda q, k, v, own: attend_over_bytes(q, k, v, one_row_later(own)),
+    ),
+    "bytes ask the next patch": (
+        bltmodel.decoder,
+        "attend_over_queries",
+        lambda q, k, v, patches: attend_over_queries(q, k, v, (patches + 1).clamp(max=k.shape[1] - 1)),
+    ),
+    "the decoder knows its own patch": (bltmodel.model, "patch_layout", own_instead_of_complete),
+    "starts from the future": (bltmodel.model, "patch_layout", starts_from_the_future),
+}
+
+FROM_NEIGHBOURS = {
+    "n-grams reach over the boundary": (
+        bltmodel.embeddings,
+        "ngram_rows",
+        lambda ids, visible_from, *args: ngram_rows(ids, torch.zeros_like(visible_from), *args),
+    ),
+    "bytes see the document before": (bltmodel.model, "banded_mask", lambda visible_from, *args: banded_mask(visible_from * 0, *args)),
+    "patches see the document before": (bltmodel.model, "patch_layout", one_document_of_patches),
+    "the next document's start": (bltmodel.model, "patch_layout", starts_of_the_next_token_of_the_row),
+}
+
+
+@pytest.mark.parametrize("leak", FROM_THE_FUTURE.values(), ids=FROM_THE_FUTURE)
+def test_a_planted_leak_from_the_future_is_found(leak, monkeypatch):
+    monkeypatch.setattr(*leak)
+    assert future_leaks(whole_model)
+
+
+@pytest.mark.parametrize("leak", FROM_NEIGHBOURS.values(), ids=FROM_NEIGHBOURS)
+def test_a_planted_leak_from_a_neighbour_is_found(leak, monkeypatch):
+    monkeypatch.setattr(*leak)
+    assert neighbour_leaks(whole_model)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (embeddings, "n-grams placed at their first byte"),
+        (byte_states, "bytes see later bytes"),
+        (pooled_patches, "pooling over the neighbour's byte"),
+        (encoded_patches, "patches ask the neighbour's byte"),
+        (latent_patches, "patches see later patches"),
+        (decoded_states, "bytes ask the next patch"),
+        (decoded_states, "the decoder knows its own patch"),
+        (decoded_states, "starts from the future"),
+    ],
+)
+def test_a_leak_planted_in_a_part_is_found_there(part, name, monkeypatch):
+    monkeypatch.setattr(*FROM_THE_FUTURE[name])
+    assert future_leaks(part)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (embeddings, "n-grams reach over the boundary"),
+        (byte_states, "bytes see the document before"),
+        (decoded_states, "the next document's start"),
+    ],
+)
+def test_a_leak_between_documents_planted_in_a_part_is_found_there(part, name, monkeypatch):
+    monkeypatch.setattr(*FROM_NEIGHBOURS[name])
+    assert neighbour_leaks(part)
