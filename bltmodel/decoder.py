@@ -5,7 +5,7 @@ Letters: B rows, T tokens, P patches, D local dimension, L latent dimension, Q q
 
 from torch import Tensor, nn
 
-from bltdata.nn import AttentionMask, RMSNorm, RotaryTable, TransformerBlock
+from bltdata.nn import AttentionMask, RMSNorm, TransformerBlock
 from bltmodel.config import BLTConfig
 from bltmodel.cross_attention import CrossAttention
 from bltmodel.pooling import attend_over_queries
@@ -29,7 +29,7 @@ class LocalDecoder(nn.Module):
         self.layers = nn.ModuleList(TransformerBlock(dim, heads, config.local_ffn_dim, eps) for _ in range(config.decoder_layers))
         self.norm = RMSNorm(dim, eps)
 
-    def forward(self, x_BTD: Tensor, latents_BPL: Tensor, rope: RotaryTable, mask: AttentionMask, complete_BT: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, latents_BPL: Tensor, rope: Tensor, mask: AttentionMask, complete_BT: Tensor) -> Tensor:
         """Decode byte states.
 
         Args:

@@ -5,7 +5,7 @@ Letters: B rows, T tokens, P patches, D local dimension, Q queries a patch.
 
 from torch import Tensor, nn
 
-from bltdata.nn import AttentionMask, RotaryTable, TransformerBlock
+from bltdata.nn import AttentionMask, TransformerBlock
 from bltmodel.config import BLTConfig
 from bltmodel.cross_attention import CrossAttention
 from bltmodel.pooling import attend_over_bytes, max_pool
@@ -28,7 +28,7 @@ class LocalEncoder(nn.Module):
         self.patch_proj = nn.Linear(dim, config.patch_dim, bias=False)
         self.cross_attention = CrossAttention(dim, heads, eps)
 
-    def forward(self, x_BTD: Tensor, rope: RotaryTable, mask: AttentionMask, own_BT: Tensor, num_patches: int) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BTD: Tensor, rope: Tensor, mask: AttentionMask, own_BT: Tensor, num_patches: int) -> tuple[Tensor, Tensor]:
         """Encode bytes and patches.
 
         Args:

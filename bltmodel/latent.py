@@ -5,7 +5,7 @@ Letters: B rows, P patches, E size of an encoded patch, L latent dimension.
 
 from torch import Tensor, nn
 
-from bltdata.nn import AttentionMask, RotaryTable, TransformerBlock
+from bltdata.nn import AttentionMask, TransformerBlock
 from bltmodel.config import BLTConfig
 
 
@@ -27,7 +27,7 @@ class LatentTransformer(nn.Module):
             TransformerBlock(dim, config.latent_heads, config.latent_ffn_dim, config.norm_eps) for _ in range(config.latent_layers)
         )
 
-    def forward(self, patches_BPE: Tensor, rope: RotaryTable, mask: AttentionMask) -> Tensor:
+    def forward(self, patches_BPE: Tensor, rope: Tensor, mask: AttentionMask) -> Tensor:
         """Latent states `[B, P, L]` of encoded patches.
 
         Args:

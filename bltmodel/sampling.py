@@ -27,7 +27,9 @@ def sample(logits: Tensor, config: SamplingConfig, generator: torch.Generator) -
         logits[EOS_ID] = end
     if config.temperature == 0:
         return int(logits.argmax())
-    ordered, ids = (logits / config.temperature).softmax(-1).sort(descending=True, stable=True)
+    # In float64 and with the largest at 0, so that a temperature of next to nothing makes no infinities.
+    scaled = (logits - logits.max()).double() / config.temperature
+    ordered, ids = scaled.softmax(-1).sort(descending=True, stable=True)
     keep = torch.arange(len(ids)) < (config.top_k or len(ids))
     # An id belongs to the nucleus if those before it don't reach top_p yet, so the first always does.
     keep &= ordered.cumsum(-1) - ordered < config.top_p

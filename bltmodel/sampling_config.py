@@ -1,5 +1,6 @@
 """The settings of sampling; without torch, so that the command's help is instant."""
 
+import math
 from dataclasses import dataclass
 
 from bltdata.errors import ConfigError
@@ -22,8 +23,8 @@ class SamplingConfig:
     """Whether the end of the document may be chosen, which ends the continuation."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ConfigError(f"The temperature is {self.temperature}; it must be 0 or more.")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"The temperature is {self.temperature}; it must be a finite number, 0 or more.")
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k is {self.top_k}; it must be at least 1.")
         if not 0 < self.top_p <= 1:

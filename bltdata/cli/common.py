@@ -4,7 +4,7 @@ A command makes a configuration, calls one function of the library, and prints. 
 module at the top, and what is heavy (torch, pyarrow, polars) in its body: `--help` stays instant.
 
     @command(example="bltdata entropy-stats runs/quickstart/shards --json")
-    @click.argument("shards", type=EXISTING_FOLDER)
+    @click.argument("shards", type=ANY_PATH)
     @json_option
     def entropy_stats(shards: Path, as_json: bool) -> None:
         \"\"\"Report the entropies, patches and bits per byte of a folder of shards.\"\"\"
@@ -20,17 +20,19 @@ import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bltdata.errors import BltError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 ANY_PATH = click.Path(path_type=Path)
+"""What is there is for the library to check: its errors say what a folder must hold and who writes it."""
 
 INTERRUPTED = "Interrupted; what was finished is kept: run the same command again to go on."
 EXIT_INTERRUPTED = 130
@@ -152,6 +154,23 @@ def print_json(value: Any) -> None:
         ValueError: `value` holds NaN or an infinity, which JSON hasn't.
     """
     click.echo(json.dumps(value, allow_nan=False))
+
+
+def print_tables(*tables: "Table") -> None:
+    """Print tables on stdout, every number whole.
+
+    A file or a pipe has no width, so there a table is as wide as what it holds. On a terminal it keeps to the width where its words
+    and numbers fit, and goes on in the terminal's next line where they don't.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    needed = [console.measure(table, options=console.options.update(max_width=1 << 16)) for table in tables]
+    if console.is_terminal:
+        console.width = max(console.width, *(width.minimum for width in needed))
+    else:
+        console.width = max(width.maximum for width in needed)
+    console.print(*tables)
 
 
 _DEBUG = f"{__name__}.debug"

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
 from bltdata.errors import ShardError
 
@@ -50,15 +50,9 @@ def entropy_stats(folders: tuple[Path, ...], plots: Path | None, as_json: bool) 
 
 
 def _print(report: dict[str, Any]) -> None:
-    import sys
-
-    from rich.console import Console
-
     from bltdata.stats.report import tables
 
-    # A file has no width to fit into; a narrow default would cut numbers short.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(*tables(report))
+    print_tables(*tables(report))
     if report["left_out"]:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in report["left_out"].items())
         click.echo(f"Documents left out: {counts}.")

@@ -4,14 +4,13 @@ from bltdata.nn.attention import AttentionMask, attend, banded_mask, dense_mask
 from bltdata.nn.initialisation import initialise_linear, truncated_normal_
 from bltdata.nn.machine import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.norm import RMSNorm
-from bltdata.nn.rope import RotaryTable, rotary_table, rotate
+from bltdata.nn.rope import rotary_table, rotate
 from bltdata.nn.transformer import KeysValues, TransformerBlock
 
 __all__ = [
     "AttentionMask",
     "KeysValues",
     "RMSNorm",
-    "RotaryTable",
     "TransformerBlock",
     "attend",
     "autocast",

@@ -129,7 +129,7 @@ def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tens
     takes a mask's slow path (benchmarks/bench_attention.py). A test holds both to the same numbers.
     """
     if torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu":
-        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5 + mask.bias.to(q.dtype)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + mask.bias.to(q.dtype)
         return scores.softmax(-1).to(v.dtype) @ v
     batch, num_blocks = q.shape[:2]
     bias = mask.bias.to(q.dtype).flatten(0, 1)

@@ -4,37 +4,36 @@ Source: arXiv:2104.09864, section 3.2.2. Rotations make attention depend on dist
 start of whatever is computed at once, and a document's scores don't depend on where in a stream it stands.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 
-class RotaryTable(NamedTuple):
-    """Cosine and sine of every position's angles, float32 `[T, head_dim / 2]` each."""
+def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.device | None = None) -> Tensor:
+    """Rotations of positions `0 ... num_positions - 1`, as complex numbers of length 1.
 
-    cos: Tensor
-    sin: Tensor
+    Pair `i` of position `t` turns by `t * theta ** (-2 i / head_dim)`. Frequencies are float32, as in the released models'
+    code; their multiples are float64, because at position 4000 a float32 is off by 1e-4, which a score would show.
 
-
-def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.device | None = None) -> RotaryTable:
-    """Angles of positions `0 ... num_positions - 1`: position times `theta ** (-2 i / head_dim)` for pair `i`."""
+    Returns:
+        complex64 `[num_positions, head_dim / 2]`.
+    """
     pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-    frequencies = theta ** (-pairs / head_dim)
-    angles = torch.outer(torch.arange(num_positions, dtype=torch.float32, device=device), frequencies)
-    return RotaryTable(angles.cos(), angles.sin())
+    frequencies = 1 / theta ** (pairs / head_dim)
+    angles = torch.outer(torch.arange(num_positions, dtype=torch.float64, device=device), frequencies.double())
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
-def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Rotate pair `(x[2i], x[2i + 1])` of every position by its angle.
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate every pair `(x[2i], x[2i + 1])` of every position.
+
+    A complex product does it in one pass over the data, several times faster than the same sums written out.
 
     Args:
         x: queries or keys `[B, H, T, head_dim]`.
-        table: the angles of the `T` positions.
+        table: the rotations of the `T` positions.
 
     Returns:
         A tensor like `x`.
     """
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack((even * table.cos - odd * table.sin, even * table.sin + odd * table.cos), dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)

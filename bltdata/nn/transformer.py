@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from bltdata.nn.attention import AttentionMask, attend
 from bltdata.nn.norm import RMSNorm
-from bltdata.nn.rope import RotaryTable, rotate
+from bltdata.nn.rope import rotate
 
 
 class KeysValues(NamedTuple):
@@ -42,13 +42,13 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim, bias=False)
         self.o_proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x_BTD: Tensor, rope: RotaryTable, mask: AttentionMask, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+    def forward(self, x_BTD: Tensor, rope: Tensor, mask: AttentionMask, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
         """Attention of `x_BTD` over the past and itself, and the keys and values of both."""
         q, k, v = (self._heads(proj(x_BTD)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if past is not None:
             k, v = torch.cat((past.keys, k), dim=2), torch.cat((past.values, v), dim=2)
         num_past = k.shape[2] - q.shape[2]
-        queries = rotate(q, RotaryTable(rope.cos[num_past:], rope.sin[num_past:]))
+        queries = rotate(q, rope[num_past:])
         out = attend(queries, rotate(k, rope), v, mask)
         return self.o_proj(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
 
@@ -87,12 +87,12 @@ class TransformerBlock(nn.Module):
         self.ffn_norm = RMSNorm(dim, norm_eps)
         self.ffn = FeedForward(dim, ffn_dim)
 
-    def forward(self, x_BTD: Tensor, rope: RotaryTable, mask: AttentionMask, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+    def forward(self, x_BTD: Tensor, rope: Tensor, mask: AttentionMask, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
         """One layer.
 
         Args:
             x_BTD: hidden states `[B, T, D]`.
-            rope: angles of the `num_past + T` positions.
+            rope: rotations of the `num_past + T` positions.
             mask: what each of the T tokens sees.
             past: keys and values that stand before the first token.
 

@@ -143,7 +143,8 @@ def _count_edges(smallest: int, largest: int) -> np.ndarray:
 
 
 def _legend(axes: "Axes") -> None:
-    axes.legend(frameon=True, framealpha=0.85, edgecolor="none")
+    # Beside the plot: looking for the emptiest place inside is slow enough that matplotlib warns of it.
+    axes.figure.legend(loc="outside lower right", frameon=False)
 
 
 def _mark_mean(axes: "Axes", summary: Summary, unit: str) -> None:

@@ -20,7 +20,7 @@ def source(dataset_folder: Callable[..., Path], rows: Callable[..., list[dict[st
 
 
 def legend(figure: Any) -> str:
-    return " | ".join(text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    return " | ".join(text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_three_pictures_that_depend_on_the_statistics_only(source: SourceStatistics, tmp_path: Path) -> None:

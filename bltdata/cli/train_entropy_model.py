@@ -1,0 +1,57 @@
+"""`bltdata train-entropy-model`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bltdata.cli.common import command, json_option, out_option, print_json
+from bltdata.cli.progress import say
+from bltdata.cli.settings import config_option, options_from, read_sections, settings
+from bltdata.cli.training_options import device_option, resume_option, training_reporter
+from bltdata.corpus.config import CorpusConfig
+from bltdata.entropy.config import PRESETS
+from bltdata.training.config import TrainingConfig
+
+
+@command(
+    example="""
+    bltdata train-entropy-model --preset tiny --steps 500 --out runs/entropy-model
+    bltdata train-entropy-model --corpus 'pages/*.jsonl.gz#text=body' --preset small --out runs/entropy-model
+    """
+)
+@options_from(CorpusConfig)
+@click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")
+@options_from(TrainingConfig)
+@device_option
+@out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
+@resume_option
+@config_option
+@json_option
+@click.pass_context
+def train_entropy_model(
+    ctx: click.Context, preset: str | None, device: str, out: Path, resume: bool, config_file: Path | None, as_json: bool, **_: Any
+) -> None:
+    """Train the small byte model that says where the next byte is hard to predict.
+
+    The documents are copied to OUT/data first, so that training can pick them in any order. Run the same command again to go on
+    after a stop. In the end OUT holds the model that was best on the validation documents.
+    """
+    sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
+    where = str(config_file or "The configuration")
+    changes = dict(sections["entropy_model"])
+    preset_in_file = changes.pop("preset", "tiny")
+    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=f"{where}, section [corpus],")
+    training = settings(ctx, TrainingConfig, sections["training"], where=f"{where}, section [training],")
+
+    from bltdata.entropy.pretraining import architecture_of, pretrain
+
+    architecture = architecture_of(preset or str(preset_in_file), changes, f"{where}, section [entropy_model],")
+    with training_reporter(training.steps) as reporter:
+        best = pretrain(
+            corpora.open("train"), corpora.open("validation"), architecture, training, out, device=device, reporter=reporter, resume=resume
+        )
+    if as_json:
+        print_json({"folder": str(out), **best})
+    else:
+        say(f"The best model, {best['bits_per_byte']:.3f} bits per byte at step {best['step']}, is in {out}.")

@@ -1,0 +1,51 @@
+"""What the commands that train have in common."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bltdata.cli.progress import format_amount, progress, say
+
+if TYPE_CHECKING:
+    from bltdata.training.loop import Reporter
+
+
+def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--resume/--no-resume`, which arrives as `resume: bool`."""
+    return click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Go on from the last checkpoint in --out where there is one, or start anew.",
+    )(function)
+
+
+def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--device`, which arrives as `device: str`."""
+    return click.option("--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1 ...")(function)
+
+
+@contextlib.contextmanager
+def training_reporter(steps: int) -> Iterator["Reporter"]:
+    """Tells the user at the terminal how a training run of `steps` steps goes."""
+    from bltdata.training.loop import Reporter
+
+    with progress(steps, "Training", "steps") as advance:
+        yield Reporter(
+            said=say,
+            evaluated=lambda metrics: say(metrics_line(metrics)),
+            stepped=lambda count: advance(count),
+        )
+
+
+def metrics_line(metrics: dict[str, Any]) -> str:
+    """The metrics of an evaluation as one line."""
+    return (
+        f"step {metrics['step']:>6}  loss {metrics['loss']:.4f}  bits/byte {metrics['bits_per_byte']:.4f}  "
+        f"accuracy {metrics['accuracy']:.3f}  perplexity {metrics['perplexity']:.3f}  "
+        f"confidence {metrics['confidence_mean']:.3f} ({metrics['confidence_min']:.3f} to {metrics['confidence_max']:.3f})  "
+        f"lr {metrics['learning_rate']:.2e}  {format_amount(metrics['bytes_per_second'], 'bytes')}/s  "
+        f"memory {format_amount(metrics['memory_bytes'], 'bytes')}  epoch {metrics['epoch']:.2f}  {metrics['seconds']:.0f} s"
+    )

@@ -1,0 +1,78 @@
+"""The engine of one machine: this process, or a pool of processes.
+
+A worker starts afresh (`spawn`), so nothing of the parent's state reaches it, and dies with its parent: a killed run
+leaves no process behind that goes on writing.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from bltdata.errors import BuildError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_PARENT_CHECK_SECONDS = 1.0
+
+
+def run_local(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Generator[Result, None, None]:
+    """Apply `function` to every item; results come as they are finished.
+
+    Args:
+        function: is pickled where there are several workers.
+        items: what to do.
+        workers: processes; 1 does everything in this one.
+
+    Raises:
+        BuildError: the system killed a worker.
+        Exception: what `function` raised first. What was running is finished by then, and what had not begun is not begun.
+    """
+    if workers == 1 or len(items) <= 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    try:
+        # A few more than there are workers, so that none waits and a failure leaves little begun.
+        waiting = list(reversed(items))
+        running: set[Future[Result]] = set()
+        while waiting or running:
+            while waiting and len(running) < 2 * workers:
+                running.add(pool.submit(function, waiting.pop()))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise BuildError(
+            "A worker process was killed, perhaps for want of memory: what was finished is kept; "
+            "run the same command again, with fewer --workers or smaller fragments."
+        ) from error
+    except (KeyboardInterrupt, GeneratorExit):
+        _terminate(pool)
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+def _terminate(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.terminate()

@@ -1,0 +1,72 @@
+"""`bltmodel generate`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.settings import options_from, settings
+from bltdata.errors import CheckpointError, ConfigError
+from bltmodel.sampling_config import SamplingConfig
+
+
+@command(
+    example="""
+    bltmodel generate --model runs/blt --entropy-model runs/entropy-model --prompt 'def main(' --max-new-bytes 200
+    bltmodel generate --model runs/blt --entropy-model runs/entropy-model --prompt-file start.txt --temperature 0
+    """
+)
+@click.option("--model", type=ANY_PATH, required=True, metavar="FOLDER", help="A trained BLT.")
+@click.option("--entropy-model", "entropy_folder", type=ANY_PATH, required=True, metavar="FOLDER", help="The entropy model of its shards.")
+@click.option("--prompt", default=None, help="Text to continue.  [default: the beginning of a document]")
+@click.option("--prompt-file", type=ANY_PATH, metavar="FILE", help="File to continue, any bytes.")
+@click.option("--max-new-bytes", type=click.IntRange(min=0), default=200, show_default=True, help="Bytes to add at most.")
+@options_from(SamplingConfig)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Fixes what is chosen.")
+@json_option
+@click.pass_context
+def generate(
+    ctx: click.Context,
+    model: Path,
+    entropy_folder: Path,
+    prompt: str | None,
+    prompt_file: Path | None,
+    max_new_bytes: int,
+    seed: int,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Continue a prompt, byte by byte.
+
+    The prompt and its continuation are written to stdout as they are, which may be bytes that are no text.
+    """
+    if prompt is not None and prompt_file is not None:
+        raise ConfigError("Both --prompt and --prompt-file are given; leave one of them out.")
+    sampling = settings(ctx, SamplingConfig, {})
+    start = prompt_file.read_bytes() if prompt_file else (prompt or "").encode(errors="surrogateescape")
+
+    from bltdata.entropy import EntropyModel
+    from bltdata.patching import PatchRule
+    from bltdata.training.checkpoint import load_model_metadata
+    from bltmodel.model import BLT, KIND
+    from bltmodel.training import trained_on
+
+    data = trained_on(load_model_metadata(model, KIND), model)
+    entropy_model = EntropyModel.load(entropy_folder)
+    if entropy_model.fingerprint != data["entropy_model"]["fingerprint"]:
+        raise CheckpointError(f"{entropy_folder} isn't the entropy model of the shards that {model} was trained on; give that one.")
+    (new,) = BLT.load(model).generate(
+        [start],
+        entropy_model=entropy_model,
+        rule=PatchRule(**data["patch_rule"]),
+        max_new_bytes=max_new_bytes,
+        sampling=sampling,
+        seed=seed,
+        entropy_precision=data["entropy_precision"],
+    )
+    if as_json:
+        print_json({"prompt_hex": start.hex(), "new_hex": new.hex(), "text": (start + new).decode(errors="replace")})
+    else:
+        sys.stdout.buffer.write(start + new + b"\n")
