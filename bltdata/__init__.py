@@ -12,10 +12,11 @@ from bltdata.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bltdata.corpus import Corpus, Document, open_corpus
-    from bltdata.entropy import EntropyModel
+    from bltdata.entropy import EntropyModel, EntropyModelConfig, pretrain
     from bltdata.errors import BltError
-    from bltdata.patching import Patches, PatchRule, patch
+    from bltdata.patching import Patches, PatchingConfig, PatchRule, calibrate, patch
     from bltdata.shards import ShardDataset, open_shards
+    from bltdata.training.config import TrainingConfig
 
 __version__ = "0.1.0"
 
@@ -24,13 +25,18 @@ __all__ = [
     "Corpus",
     "Document",
     "EntropyModel",
+    "EntropyModelConfig",
     "PatchRule",
     "Patches",
+    "PatchingConfig",
     "ShardDataset",
+    "TrainingConfig",
     "__version__",
+    "calibrate",
     "open_corpus",
     "open_shards",
     "patch",
+    "pretrain",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -40,11 +46,16 @@ __getattr__, __dir__ = lazy_names(
         "Corpus": "bltdata.corpus",
         "Document": "bltdata.corpus",
         "EntropyModel": "bltdata.entropy",
+        "EntropyModelConfig": "bltdata.entropy",
         "PatchRule": "bltdata.patching",
         "Patches": "bltdata.patching",
+        "PatchingConfig": "bltdata.patching",
         "ShardDataset": "bltdata.shards",
+        "TrainingConfig": "bltdata.training.config",
+        "calibrate": "bltdata.patching",
         "open_corpus": "bltdata.corpus",
         "open_shards": "bltdata.shards",
         "patch": "bltdata.patching",
+        "pretrain": "bltdata.entropy",
     },
 )

@@ -22,6 +22,10 @@ from bltdata.errors import ConfigError
 
 T = TypeVar("T")
 
+ADDED_LATER = types.MappingProxyType({"added_later": True})
+"""Metadata of a dataclass field that joined after settings were stored: at its default `to_mapping` leaves it out, so that settings
+which don't use it keep their mapping and their fingerprint."""
+
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "the configuration") -> T:
     """Build the dataclass `cls` from plain values.
@@ -49,7 +53,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "the con
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The plain values of a dataclass, as JSON can hold them; `from_mapping` reads them back."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+    told = (field for field in dataclasses.fields(config) if field.init and _is_told(config, field))
+    return {field.name: _plain(getattr(config, field.name)) for field in told}
 
 
 def fingerprint(value: Any) -> str:
@@ -100,6 +105,10 @@ def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
         both_are_tables = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = merged(result[key], value) if both_are_tables else value
     return result
+
+
+def _is_told(config: Any, field: dataclasses.Field[Any]) -> bool:
+    return "added_later" not in field.metadata or getattr(config, field.name) != field.default
 
 
 def _plain(value: Any) -> Any:

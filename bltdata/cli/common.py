@@ -34,6 +34,9 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 ANY_PATH = click.Path(path_type=Path)
 """What is there is for the library to check: its errors say what a folder must hold and who writes it."""
 
+FOLDED_WIDTH = 16
+"""Cells that a column keeps which is folded on a narrow terminal."""
+
 INTERRUPTED = "Interrupted; what was finished is kept: run the same command again to go on."
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
@@ -159,17 +162,20 @@ def print_json(value: Any) -> None:
 def print_tables(*tables: "Table") -> None:
     """Print tables on stdout, every number whole.
 
-    A file or a pipe has no width, so there a table is as wide as what it holds. On a terminal it keeps to the width where its words
-    and numbers fit, and goes on in the terminal's next line where they don't.
+    A file or a pipe has no width, so there a table is as wide as what it holds. On a terminal columns that may be folded make room, and
+    where that is not enough, lines go on below instead of losing digits.
     """
     from rich.console import Console
 
     console = Console(highlight=False)
-    needed = [console.measure(table, options=console.options.update(max_width=1 << 16)) for table in tables]
-    if console.is_terminal:
-        console.width = max(console.width, *(width.minimum for width in needed))
-    else:
-        console.width = max(width.maximum for width in needed)
+    unlimited = console.options.update(max_width=1 << 16)
+    natural = max(console.measure(table, options=unlimited).maximum for table in tables)
+    if not console.is_terminal:
+        console.width = natural
+    elif natural > console.width:
+        for column in (column for table in tables for column in table.columns if column.overflow == "fold"):
+            column.max_width = FOLDED_WIDTH
+        console.width = max(console.width, *(console.measure(table, options=unlimited).minimum for table in tables))
     console.print(*tables)
 
 

@@ -41,7 +41,8 @@ def entropy_stats(folders: tuple[Path, ...], plots: Path | None, as_json: bool) 
     if plots:
         from bltdata.stats.plots import write_plots
 
-        threshold_nats = _common_threshold([dataset.manifest.patch_rule for dataset in datasets])
+        rules = [rule for dataset in datasets for rule in (dataset.manifest.patch_rule, *dataset.manifest.source_rules.values())]
+        threshold_nats = _common_threshold(rules)
         report["plots"] = [str(path) for path in write_plots(statistics.overall(), plots, threshold_nats=threshold_nats)]
     if as_json:
         print_json(report)

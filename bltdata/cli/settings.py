@@ -113,6 +113,11 @@ def read_sections(config_file: Path | None, known: Iterable[str]) -> dict[str, d
     return sections
 
 
+def section_name(config_file: Path | None, section: str) -> str:
+    """What an error calls the place of a setting, for the `where` of `settings`; without a file only options can be wrong."""
+    return f"Section [{section}] of {config_file}" if config_file else "The configuration"
+
+
 def settings(
     ctx: click.Context,
     cls: type[T],

@@ -7,7 +7,7 @@ import click
 
 from bltdata.cli.common import command, json_option, out_option, print_json
 from bltdata.cli.progress import say
-from bltdata.cli.settings import config_option, options_from, read_sections, settings
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option, resume_option, training_reporter
 from bltdata.corpus.config import CorpusConfig
 from bltdata.entropy.config import PRESETS
@@ -38,15 +38,14 @@ def train_entropy_model(
     after a stop. In the end OUT holds the model that was best on the validation documents.
     """
     sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
-    where = str(config_file or "The configuration")
     changes = dict(sections["entropy_model"])
     preset_in_file = changes.pop("preset", "tiny")
-    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=f"{where}, section [corpus],")
-    training = settings(ctx, TrainingConfig, sections["training"], where=f"{where}, section [training],")
+    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
+    training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
 
     from bltdata.entropy.pretraining import architecture_of, pretrain
 
-    architecture = architecture_of(preset or str(preset_in_file), changes, f"{where}, section [entropy_model],")
+    architecture = architecture_of(preset or str(preset_in_file), changes, section_name(config_file, "entropy_model"))
     with training_reporter(training.steps) as reporter:
         best = pretrain(
             corpora.open("train"), corpora.open("validation"), architecture, training, out, device=device, reporter=reporter, resume=resume

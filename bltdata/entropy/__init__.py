@@ -7,9 +7,10 @@ from bltdata.lazy import lazy_names
 if TYPE_CHECKING:
     from bltdata.entropy.config import PRESETS, EntropyModelConfig
     from bltdata.entropy.model import EntropyModel
+    from bltdata.entropy.pretraining import pretrain
     from bltdata.entropy.scoring import Score
 
-__all__ = ["PRESETS", "EntropyModel", "EntropyModelConfig", "Score"]
+__all__ = ["PRESETS", "EntropyModel", "EntropyModelConfig", "Score", "pretrain"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -18,5 +19,6 @@ __getattr__, __dir__ = lazy_names(
         "EntropyModelConfig": "bltdata.entropy.config",
         "PRESETS": "bltdata.entropy.config",
         "Score": "bltdata.entropy.scoring",
+        "pretrain": "bltdata.entropy.pretraining",
     },
 )

@@ -22,13 +22,16 @@ from torch import Tensor
 
 from bltdata.nn import KeysValues, autocast
 from bltdata.training.packing import inputs_and_targets
-from bltdata.vocab import BOE_ID, MAX_ENTROPY_NATS
+from bltdata.vocab import BOE_ID, BYTE_OFFSET, MAX_ENTROPY_NATS
 
 if TYPE_CHECKING:
     from bltdata.entropy.model import EntropyModel
 
 CHUNK_TOKENS = 4096
 """Tokens that go through the model at once. Part of what fixes the bits of a score."""
+
+NEWLINE_ID = ord("\n") + BYTE_OFFSET
+"""The token that plays the part of BOS where the context is reset at newlines."""
 
 
 class Score(NamedTuple):
@@ -63,16 +66,19 @@ class _Segment(NamedTuple):
     end: int
 
 
-def score_documents(model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32) -> Iterator[Score]:
+def score_documents(
+    model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
+) -> Iterator[Score]:
     """Score documents in their order; see `EntropyModel.score`.
 
     Args:
         model: is put into eval mode.
         documents: any bytes; read as the results are taken, about a chunk ahead.
         precision: type of matrix products; entropies are computed in float32 from the logits either way.
+        reset_at_newline: see `EntropyModel.score`.
     """
     model.eval()
-    stream = _Stream(model, precision)
+    stream = _Stream(model, precision, reset_at_newline)
     pending: deque[_Pending] = deque()
     for data in documents:
         pending.append(_Pending(missing=len(data) + 1))
@@ -86,10 +92,11 @@ def score_documents(model: EntropyModel, documents: Iterable[bytes], precision: 
 class _Stream:
     """The chunk that is being filled, and what the chunks before it left behind."""
 
-    def __init__(self, model: EntropyModel, precision: torch.dtype) -> None:
+    def __init__(self, model: EntropyModel, precision: torch.dtype, reset_at_newline: bool) -> None:
         config = model.config
         self._model = model
         self._precision = precision
+        self._reset_at_newline = reset_at_newline
         self._device = next(model.parameters()).device
         self._window = config.window
         empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
@@ -104,7 +111,7 @@ class _Stream:
         """Append BOS and `data` to the stream, and run every chunk that this fills."""
         array = np.frombuffer(data, dtype=np.uint8)
         num_tokens = len(array) + 1
-        # Where the document begins, counted from the first past key of the chunk at hand.
+        # Where the document, or its last line, begins, counted from the first past key of the chunk at hand.
         visible_from = self._window + self._filled
         done = 0
         while done < num_tokens:
@@ -112,12 +119,23 @@ class _Stream:
             end = min(begin + num_tokens - done, CHUNK_TOKENS)
             self._ids[begin:end], self._targets[begin:end] = inputs_and_targets(array, done, done + end - begin)
             self._visible_from[begin:end] = max(visible_from, 0)
+            if self._reset_at_newline:
+                visible_from = self._reset(begin, end, visible_from)
             self._segments.append(_Segment(document, begin, end))
             self._filled = end
             done += end - begin
             if end == CHUNK_TOKENS:
                 self._run()
                 visible_from -= CHUNK_TOKENS
+
+    def _reset(self, begin: int, end: int, visible_from: int) -> int:
+        """Let tokens `begin ... end - 1` see nothing before their line's newline; returns where the last line begins."""
+        newlines = self._ids[begin:end] == NEWLINE_ID
+        keys = np.arange(begin, end) + self._window
+        visible = self._visible_from[begin:end]
+        visible[newlines] = keys[newlines]
+        np.maximum.accumulate(visible, out=visible)
+        return int(visible[-1]) if newlines.any() else visible_from
 
     def flush(self) -> None:
         """Run what is left, padded to a whole chunk so that its shape is that of all others."""

@@ -125,12 +125,20 @@ def _key_blocks(x_BHSK: Tensor, mask: AttentionMask) -> Tensor:
 def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
     """Attention of `[B, N, H, C, K]` queries over `[B, N, H, S, K]` keys.
 
-    On a CPU the fused kernel wins without gradients, and two plain matrix products win with them: its backward pass
-    takes a mask's slow path (benchmarks/bench_attention.py). A test holds both to the same numbers.
+    On a CPU the fused kernel wins without gradients in float32, in which scores are computed unless asked otherwise. With
+    gradients two plain matrix products win in bfloat16 and lose nothing in float32: the fused kernel's backward pass takes a
+    mask's slow path (benchmarks/bench_attention.py). A test holds both to the same numbers.
     """
-    if torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu":
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + mask.bias.to(q.dtype)
-        return scores.softmax(-1).to(v.dtype) @ v
+    trains_on_cpu = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
+    return _plain(q, k, v, mask) if trains_on_cpu else _fused(q, k, v, mask)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + mask.bias.to(q.dtype)
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
     batch, num_blocks = q.shape[:2]
     bias = mask.bias.to(q.dtype).flatten(0, 1)
     out = functional.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=bias)

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.table import Table
 
 from bltdata.cli import main
-from bltdata.cli.common import INTERRUPTED, LazyCommand, command, json_option, lazy_group, out_option, print_json
+from bltdata.cli.common import INTERRUPTED, LazyCommand, command, json_option, lazy_group, out_option, print_json, print_tables
 from bltdata.errors import CorpusError
 
 
@@ -145,6 +146,29 @@ def test_json_and_out(tmp_path):
     assert run(probe).exit_code == 2
     with pytest.raises(ValueError, match="JSON"):
         print_json(float("nan"))
+
+
+@pytest.mark.parametrize("terminal", [{}, {"FORCE_COLOR": "1"}], ids=["pipe", "terminal"])
+@pytest.mark.parametrize("columns", ["10", "1000"])
+def test_tables_cut_no_number(columns, terminal):
+    @command(example="x")
+    def probe():
+        """Print."""
+        tables = [Table(title=f"Table {number}", box=None) for number in (1, 2)]
+        for number, table in enumerate(tables, start=1):
+            table.add_column("a long name", overflow="fold")
+            for _ in range(number * 4):
+                table.add_column("count", justify="right")
+            table.add_row("x" * 300, *(f"{10**12 * number + place:,}" for place in range(number * 4)))
+        print_tables(*tables)
+
+    result = CliRunner().invoke(probe, env={"COLUMNS": columns, **terminal})
+    assert result.exit_code == 0
+    for number in (1, 2):
+        assert all(f"{10**12 * number + place:,}" in result.stdout for place in range(number * 4))
+    assert "\u2026" not in result.stdout
+    # What may be folded is folded on a narrow terminal only.
+    assert ("x" * 17 in result.stdout) == (not terminal or columns == "1000")
 
 
 @pytest.fixture

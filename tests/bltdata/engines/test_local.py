@@ -1,0 +1,128 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bltdata.engines import run_local
+from bltdata.errors import BuildError, CorpusError
+
+ROOT = Path(__file__).parents[3]
+WORK_SECONDS = 60
+
+# Workers find these by the name of this module.
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def process_of(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def fail_at_three(item: tuple[int, str]) -> int:
+    number, folder = item
+    (Path(folder) / str(number)).touch()
+    if number == 3:
+        raise CorpusError("The third is missing; look for it.")
+    return number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def sleep_long(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(WORK_SECONDS)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A child that has ended and that nobody has asked after yet.
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def wait_until(condition, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("count", [0, 1, 2, 11])
+def test_every_item_once(workers, count):
+    assert sorted(run_local(square, range(count), workers)) == [number * number for number in range(count)]
+
+
+def test_one_worker_is_this_process_and_takes_the_items_in_order():
+    assert list(run_local(square, [3, 1, 2], workers=1)) == [9, 1, 4]
+    assert set(run_local(process_of, range(3), workers=1)) == {os.getpid()}
+
+
+def test_workers_are_other_processes():
+    pids = list(run_local(process_of, range(12), workers=2))
+    assert os.getpid() not in pids
+    assert len(set(pids)) == 2
+    assert wait_until(lambda: not any(map(is_alive, set(pids))))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failure_is_that_of_the_function(tmp_path, workers):
+    items = [(number, str(tmp_path)) for number in range(100)]
+    with pytest.raises(CorpusError, match=r"^The third is missing; look for it\.$"):
+        list(run_local(fail_at_three, items, workers))
+    # What had not begun by then is not begun.
+    assert len(list(tmp_path.iterdir())) < 20
+
+
+def test_a_worker_that_is_killed():
+    with pytest.raises(BuildError, match=r"^A worker process was killed, perhaps for want of memory: what was finished is kept"):
+        list(run_local(die_at_three, range(10), workers=2))
+
+
+def test_who_stops_asking_stops_the_workers(tmp_path):
+    def press_ctrl_c_once_both_work() -> None:
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    user = threading.Thread(target=press_ctrl_c_once_both_work)
+    user.start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(run_local(sleep_long, [str(tmp_path)] * 5, workers=2))
+    user.join()
+    # Nobody waited for what they were doing.
+    assert time.monotonic() - begin < WORK_SECONDS - 10
+    assert not any(is_alive(int(path.name)) for path in tmp_path.iterdir())
+
+
+def test_closing_stops_the_workers(tmp_path):
+    results = run_local(process_of, range(1000), workers=2)
+    pid = next(results)
+    results.close()
+    assert not is_alive(pid)
+
+
+def test_workers_die_with_their_parent(tmp_path):
+    script = "import sys; from tests.bltdata.engines.test_local import *; list(run_local(sleep_long, [sys.argv[1]] * 2, workers=2))"
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT) as parent:
+        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        parent.kill()
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert wait_until(lambda: not any(map(is_alive, pids)))

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers.models.blt.configuration_blt import BltPatcherConfig
+from transformers.models.blt.modeling_blt import BltPatcher
+
+import bltdata
+from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig
+from bltdata.entropy.config import preset
+from bltdata.errors import CheckpointError, ConfigError
+from bltdata.vocab import encode
+from tests.bltdata.small import architecture, opinionated_model
+
+DATA = "The naïve café".encode() + bytes(range(0, 256, 5)) * 2
+
+
+def as_patcher(model: EntropyModel) -> BltPatcher:
+    """The entropy model of transformers with the same weights."""
+    config = model.config
+    patcher = BltPatcher(
+        BltPatcherConfig(
+            hidden_size=config.dim, num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
+            intermediate_size=config.ffn_dim, sliding_window=config.window, rms_norm_eps=config.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, attn_implementation="eager",
+        )
+    )  # fmt: skip
+    names = {
+        "embedding.": "embed_tokens.",
+        "head.": "lm_head.",
+        ".attention.": ".self_attn.",
+        ".attention_norm.": ".input_layernorm.",
+        ".ffn.": ".mlp.",
+        ".ffn_norm.": ".post_attention_layernorm.",
+    }
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        weights[name] = tensor
+    patcher.load_state_dict(weights)
+    return patcher.eval()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"dim": 32, "num_heads": 4, "num_layers": 3, "window": 17, "rope_theta": 500.0, "norm_eps": 1e-3}, {"window": 500}]
+)
+def test_entropies_are_those_of_transformers(changes):
+    model = opinionated_model(**changes)
+    ids = torch.from_numpy(encode(DATA, bos=True))[None]
+    with torch.no_grad():
+        expected, _, expected_logits = as_patcher(model)(ids)
+        logits = model(ids, torch.zeros_like(ids))
+    torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=0)
+    (entropies,) = model.score([DATA])
+    assert expected.std() > 0.15
+    np.testing.assert_allclose(entropies, expected[0].numpy(), atol=1e-5, rtol=0)
+
+
+def test_base_is_the_released_size():
+    with torch.device("meta"):
+        assert EntropyModel.from_preset("base").num_parameters == 99_512_064
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name):
+    with torch.device("meta"):
+        model = EntropyModel.from_preset(name)
+    config = PRESETS[name]
+    matrices = 2 * 260 * config.dim + config.num_layers * (4 * config.dim**2 + 3 * config.dim * config.ffn_dim)
+    assert model.config == preset(name) == config
+    assert model.num_parameters == matrices + (2 * config.num_layers + 1) * config.dim
+
+
+def test_presets_grow():
+    with torch.device("meta"):
+        sizes = [EntropyModel.from_preset(name).num_parameters for name in ("tiny", "small", "medium", "base")]
+    assert list(PRESETS) == ["tiny", "small", "medium", "base"]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("tinny", "'tiny'"), ("x", "base, medium, small, tiny"), ("", "base, medium, small, tiny")])
+def test_no_such_preset(name, advice):
+    with pytest.raises(ConfigError, match=rf"^There is no entropy model preset '{name}'; .*{advice}\.$"):
+        EntropyModel.from_preset(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 0}, "The entropy model's dim is 0; it must be at least 1."),
+        ({"num_layers": 0}, "The entropy model's num_layers is 0; it must be at least 1."),
+        ({"window": -1}, "The entropy model's window is -1; it must be at least 1."),
+        ({"dim": 18, "num_heads": 4}, "The entropy model's dim is 18 with 4 heads; it must be a multiple of 8 (heads of an even size)."),
+        ({"rope_theta": 0.0}, "The entropy model's rope_theta is 0; it must be above 0."),
+        ({"norm_eps": -1e-5}, "The entropy model's norm_eps is -1e-05; it must be above 0."),
+    ],
+)
+def test_impossible_architectures(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        architecture(**changes)
+    assert str(caught.value) == message
+
+
+def test_a_seed_fixes_the_weights():
+    one, same, other = (EntropyModel(architecture(), seed) for seed in (1, 1, 2))
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_initial_weights_make_a_model_that_is_almost_undecided():
+    # However they are drawn: a model that starts with opinions has to unlearn them.
+    ids = torch.from_numpy(encode(DATA, bos=True))[None]
+    for name in ("tiny", "small"):
+        logits = EntropyModel.from_preset(name)(ids, torch.zeros_like(ids))
+        assert torch.distributions.Categorical(logits=logits).entropy().mean() > 4.5
+
+
+def test_save_and_load(tmp_path):
+    model = opinionated_model()
+    model.save(tmp_path, {"note": "x"})
+    loaded = EntropyModel.load(tmp_path)
+    assert loaded.config == model.config
+    assert loaded.fingerprint == model.fingerprint
+    assert next(loaded.score([DATA])).tobytes() == next(model.score([DATA])).tobytes()
+    assert json.loads((tmp_path / "config.json").read_text())["note"] == "x"
+    assert bltdata.EntropyModel.load(str(tmp_path)).fingerprint == model.fingerprint
+
+
+def test_the_fingerprint_names_every_weight_and_setting():
+    model = opinionated_model()
+    seen = {model.fingerprint}
+    for parameter in model.parameters():
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 1e-3
+        seen.add(model.fingerprint)
+    assert len(seen) == 1 + len(list(model.parameters()))
+    for field, value in {"rope_theta": 5.0, "norm_eps": 1e-3, "window": 9}.items():
+        other = EntropyModel(dataclasses.replace(model.config, **{field: value}))
+        other.load_state_dict(model.state_dict())
+        seen.add(other.fingerprint)
+    assert len(seen) == 4 + len(list(model.parameters()))
+    assert all(len(name) == 16 and int(name, 16) >= 0 for name in seen)
+
+
+def test_a_model_of_another_architecture(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "bltmodel.BLT", "format_version": 1, "config": {}}))
+    with pytest.raises(CheckpointError, match=r"holds bltmodel\.BLT, but bltdata\.EntropyModel is wanted here"):
+        EntropyModel.load(tmp_path)
+
+
+def test_a_model_with_settings_that_there_are_not(tmp_path):
+    opinionated_model().save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"window"', '"windov"'))
+    with pytest.raises(ConfigError, match=r"config of the entropy model has an unknown key 'windov'; .*'window'"):
+        EntropyModel.load(tmp_path)
+
+
+def test_rows_of_a_batch_are_apart():
+    model = opinionated_model()
+    ids = torch.from_numpy(np.stack([encode(DATA[:40], bos=True), encode(DATA[40:80], bos=True)]))
+    first = torch.zeros_like(ids)
+    together = model(ids, first)
+    for row in range(2):
+        torch.testing.assert_close(together[row : row + 1], model(ids[row : row + 1], first[row : row + 1]), atol=1e-5, rtol=0)
+
+
+def test_config_is_what_the_docs_say():
+    assert {field.name for field in dataclasses.fields(EntropyModelConfig)} == {
+        "dim", "num_layers", "num_heads", "ffn_dim", "window", "rope_theta", "norm_eps",
+    }  # fmt: skip

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from bltdata.errors import ConfigError
+from bltdata.nn import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:99", "cuda:-1", "meta", "hpu", "xla", "CPU"])
+def test_a_device_that_cannot_be_used(name):
+    with pytest.raises(ConfigError, match=f"^The device '{name}' can't be used here; --device cpu always can.$"):
+        resolve_device(name)
+
+
+def test_devices():
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_precision():
+    assert resolve_precision("float32", CPU) == torch.float32
+    assert resolve_precision("bfloat16", CPU) == torch.bfloat16
+    assert resolve_precision("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_precision_where_torch_has_no_kernels_for_it(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert resolve_precision("auto", CPU) == torch.float32
+
+
+def test_autocast():
+    x = torch.ones(2, 2)
+    with autocast(CPU, torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+    with autocast(CPU, torch.float32):
+        assert (x @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("error", [None, KeyError])
+def test_one_thread_is_for_the_block_alone(error):
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            if error is not None:
+                raise error
+    except KeyError:
+        pass
+    assert torch.get_num_threads() == 3
+
+
+def test_the_allocator_can_be_prepared_twice_and_anywhere(monkeypatch):
+    prepare_allocator()
+    prepare_allocator()
+    prepare_allocator.cache_clear()
+    monkeypatch.setattr("sys.platform", "darwin")
+    prepare_allocator()

@@ -1,0 +1,45 @@
+import dataclasses
+
+import pytest
+
+from bltdata.cli.settings import field_docs
+from bltdata.errors import ConfigError
+from bltdata.training.config import TrainingConfig
+
+
+def test_defaults_are_valid_and_explained():
+    assert TrainingConfig().rows_at_once == TrainingConfig().batch_rows
+    assert set(field_docs(TrainingConfig)) == {field.name for field in dataclasses.fields(TrainingConfig)}
+
+
+def test_micro_batches():
+    assert TrainingConfig(batch_rows=6, micro_batch_rows=2).rows_at_once == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("steps", 0, "at least 1"),
+        ("row_tokens", 1, "at least 2"),
+        ("row_tokens", 0, "at least 1"),
+        ("batch_rows", 0, "at least 1"),
+        ("evaluate_every", 0, "at least 1"),
+        ("validation_bytes", 0, "at least 1"),
+        ("micro_batch_rows", 0, "a divisor of batch_rows, 8"),
+        ("micro_batch_rows", 3, "a divisor of batch_rows, 8"),
+        ("patience", 0, "at least 1"),
+        ("learning_rate", 0.0, "above 0"),
+        ("final_learning_rate_ratio", 1.5, "from 0 to 1"),
+        ("final_learning_rate_ratio", -0.1, "from 0 to 1"),
+        ("warmup_steps", -1, "0 or more"),
+        ("weight_decay", -0.1, "0 or more"),
+        ("beta1", 1.0, "from 0 to below 1"),
+        ("beta2", -0.5, "from 0 to below 1"),
+        ("clip_norm", 0.0, "above 0"),
+        ("seed", -1, "0 or more"),
+        ("learning_rate", float("nan"), "above 0"),
+    ],
+)
+def test_out_of_range(name, value, limit):
+    with pytest.raises(ConfigError, match=f"^The training setting {name} is {value}; it must be {limit}.$"):
+        TrainingConfig(**({"batch_rows": 8} | {name: value}))
