@@ -159,10 +159,10 @@ def check_fits(data: dict[str, Any], store: ShardStore, model_folder: Path) -> N
             f"{store.dataset.folder} was made by another entropy model than the shards that {model_folder} was trained on; "
             "build it again with that one."
         )
-    if data["patch_rule"] != manifest.patch_rule:
+    if data["patch_rule"] != manifest.patch_rule or data.get("source_rules", {}) != manifest.source_rules:
         raise CheckpointError(
             f"{store.dataset.folder} was cut by another patch rule than the shards that {model_folder} was trained on; "
-            "build it again with --rule-from those."
+            "build or repatch it with --rule-from those."
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bltdata.entropy import EntropyModel
-from bltdata.entropy.scoring import entropy_and_nll
+from bltdata.entropy.scoring import NEWLINE_ID, entropy_and_nll
 from bltdata.errors import ConfigError
 from bltdata.nn import KeysValues
 from bltdata.patching import PatchRule
@@ -43,6 +43,7 @@ def generate(
     sampling: SamplingConfig | None = None,
     seed: int = 0,
     entropy_precision: EntropyPrecision = "grid",
+    reset_at_newline: bool = False,
 ) -> bytes:
     """Continue a prompt.
 
@@ -55,6 +56,7 @@ def generate(
         sampling: how bytes are chosen; plain sampling by default.
         seed: fixes the choices.
         entropy_precision: how the shards stored entropies.
+        reset_at_newline: whether the shards were scored line by line.
 
     Returns:
         The new bytes, without the prompt.
@@ -67,7 +69,7 @@ def generate(
         raise ConfigError(f"The number of new bytes is {max_new_bytes}; it must be 0 or more.")
     sampling = sampling or SamplingConfig()
     generator = torch.Generator().manual_seed(seed)
-    patches = _Patches(entropy_model, rule, entropy_precision)
+    patches = _Patches(entropy_model, rule, entropy_precision, reset_at_newline)
     for byte in prompt:
         patches.append(byte)
     data = bytearray(prompt)
@@ -83,8 +85,8 @@ def generate(
 class _Patches:
     """The patches of a document that grows: for `n` bytes so far, whether one starts at each of `0 ... n`."""
 
-    def __init__(self, entropy_model: EntropyModel, rule: PatchRule, precision: EntropyPrecision) -> None:
-        self._entropies = _entropies(entropy_model, precision)
+    def __init__(self, entropy_model: EntropyModel, rule: PatchRule, precision: EntropyPrecision, reset_at_newline: bool) -> None:
+        self._entropies = _entropies(entropy_model, precision, reset_at_newline)
         self._stepper = rule.stepper()
         self._starts = [self._stepper.step(next(self._entropies), None)]
 
@@ -98,7 +100,7 @@ class _Patches:
         return np.diff(starts, append=len(self._starts))
 
 
-def _entropies(model: EntropyModel, precision: EntropyPrecision) -> Generator[float, int, None]:
+def _entropies(model: EntropyModel, precision: EntropyPrecision, reset_at_newline: bool) -> Generator[float, int, None]:
     """A generator of the entropy at position 0, and then of that after each byte that is sent to it."""
     model.eval()
     device = next(model.parameters()).device
@@ -112,3 +114,5 @@ def _entropies(model: EntropyModel, precision: EntropyPrecision) -> Generator[fl
         entropy, _ = entropy_and_nll(logits[0], ids[0])
         byte = yield float(round_entropies(entropy.cpu().numpy(), precision)[0])
         token = byte + BYTE_OFFSET
+        if reset_at_newline and token == NEWLINE_ID:
+            past = None

@@ -146,6 +146,7 @@ class BLT(nn.Module):
         sampling: SamplingConfig | None = None,
         seed: int = 0,
         entropy_precision: EntropyPrecision = "grid",
+        reset_at_newline: bool = False,
     ) -> list[bytes]:
         """Continue each prompt; see `bltmodel.generation.generate`."""
         return [
@@ -158,6 +159,7 @@ class BLT(nn.Module):
                 sampling=sampling,
                 seed=seed,
                 entropy_precision=entropy_precision,
+                reset_at_newline=reset_at_newline,
             )
             for prompt in prompts
         ]

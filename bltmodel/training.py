@@ -81,7 +81,7 @@ class TrainingData:
     def describe(self) -> dict[str, Any]:
         """What identifies the data, and what a model's user must know of it."""
         manifest = self.train.dataset.manifest
-        return {
+        described = {
             "train": manifest.fingerprint,
             "validation": self.validation.dataset.manifest.fingerprint,
             "validation_is_held_out": self.held_out is not None,
@@ -89,6 +89,10 @@ class TrainingData:
             "patch_rule": manifest.patch_rule,
             "entropy_precision": manifest.entropy_precision,
         }
+        if manifest.source_rules:
+            # Only then, so that runs on one rule are what they were.
+            described["source_rules"] = manifest.source_rules
+        return described
 
 
 def open_training_data(shards: Path, validation_shards: Path | None = None) -> TrainingData:
@@ -100,7 +104,7 @@ def open_training_data(shards: Path, validation_shards: Path | None = None) -> T
             hold out a twentieth of its documents, chosen by their content.
 
     Raises:
-        ShardError: a dataset is missing, damaged or empty, or the two were patched differently.
+        ShardError: a dataset is missing, damaged or empty, or the two were patched differently or are one and the same.
     """
     if validation_shards is None and not (shards / MANIFEST_NAME).exists() and (shards / TRAIN_FOLDER).is_dir():
         shards, validation_shards = shards / TRAIN_FOLDER, shards / VALIDATION_FOLDER
@@ -110,6 +114,11 @@ def open_training_data(shards: Path, validation_shards: Path | None = None) -> T
         return TrainingData(store, store, _held_out(store))
     validation = open_shards(validation_shards)
     check_same_patches(train.manifest, validation.manifest, f"{shards} and {validation_shards}")
+    if train.manifest.fingerprint == validation.manifest.fingerprint:
+        raise ShardError(
+            f"{shards} and {validation_shards} are the same documents, so a model would be judged on what it learned; give others, or "
+            "leave --validation-shards out to have some held out."
+        )
     return TrainingData(ShardStore(train), ShardStore(validation), None)
 
 
@@ -136,8 +145,8 @@ def check_same_patches(one: Manifest, other: Manifest, names: str) -> None:
     """
     if one.entropy_model["fingerprint"] != other.entropy_model["fingerprint"]:
         raise ShardError(f"{names} were made with different entropy models; build one of them again with the other's model.")
-    if one.patch_rule != other.patch_rule:
-        raise ShardError(f"{names} were cut with different patch rules; build one of them again with --rule-from the other.")
+    if one.patch_rule != other.patch_rule or one.source_rules != other.source_rules:
+        raise ShardError(f"{names} were cut with different patch rules; build or repatch one of them with --rule-from the other.")
 
 
 def train_blt(

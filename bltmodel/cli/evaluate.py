@@ -56,7 +56,7 @@ def _table(report: dict[str, Any]) -> "Table":
         box=box.SIMPLE_HEAD, caption=f"bits per raw byte; contexts of {report['context_tokens']:,} tokens", caption_justify="left"
     )
     compressors = list(report["overall"]["compressors_bits_per_byte"])
-    table.add_column("source")
+    table.add_column("source", overflow="fold")
     for column in ("documents", "bytes", "BLT", *compressors, "accuracy", "perplexity", "confidence"):
         table.add_column(column, justify="right")
     for name, figures in [*report["sources"].items(), ("all", report["overall"])]:

@@ -22,6 +22,7 @@ from bltmodel.sampling_config import SamplingConfig
 @click.option("--entropy-model", "entropy_folder", type=ANY_PATH, required=True, metavar="FOLDER", help="The entropy model of its shards.")
 @click.option("--prompt", default=None, help="Text to continue.  [default: the beginning of a document]")
 @click.option("--prompt-file", type=ANY_PATH, metavar="FILE", help="File to continue, any bytes.")
+@click.option("--source", help="Cut the text as documents of this source are; needed where sources have rules of their own.")
 @click.option("--max-new-bytes", type=click.IntRange(min=0), default=200, show_default=True, help="Bytes to add at most.")
 @options_from(SamplingConfig)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Fixes what is chosen.")
@@ -33,6 +34,7 @@ def generate(
     entropy_folder: Path,
     prompt: str | None,
     prompt_file: Path | None,
+    source: str | None,
     max_new_bytes: int,
     seed: int,
     as_json: bool,
@@ -48,23 +50,31 @@ def generate(
     start = prompt_file.read_bytes() if prompt_file else (prompt or "").encode(errors="surrogateescape")
 
     from bltdata.entropy import EntropyModel
-    from bltdata.patching import PatchRule
+    from bltdata.patching.sources import SourceRules
     from bltdata.training.checkpoint import load_model_metadata
     from bltmodel.model import BLT, KIND
     from bltmodel.training import trained_on
 
     data = trained_on(load_model_metadata(model, KIND), model)
+    rules = SourceRules.from_mapping(data, f"What {model} says of its data")
+    if rules.by_source and source not in rules.by_source:
+        wrong = "Nothing says" if source is None else f"There is no source {source!r} to say"
+        raise ConfigError(
+            f"{wrong} with which rule to cut the text: the shards that {model} was trained on have one for each source; "
+            f"give --source, one of {', '.join(rules.by_source)}."
+        )
     entropy_model = EntropyModel.load(entropy_folder)
     if entropy_model.fingerprint != data["entropy_model"]["fingerprint"]:
         raise CheckpointError(f"{entropy_folder} isn't the entropy model of the shards that {model} was trained on; give that one.")
     (new,) = BLT.load(model).generate(
         [start],
         entropy_model=entropy_model,
-        rule=PatchRule(**data["patch_rule"]),
+        rule=rules.rule_for(source or ""),
         max_new_bytes=max_new_bytes,
         sampling=sampling,
         seed=seed,
         entropy_precision=data["entropy_precision"],
+        reset_at_newline=data["entropy_model"].get("context", {}).get("reset_at_newline", False),
     )
     if as_json:
         print_json({"prompt_hex": start.hex(), "new_hex": new.hex(), "text": (start + new).decode(errors="replace")})

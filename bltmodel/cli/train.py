@@ -7,7 +7,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
 from bltdata.cli.progress import say
-from bltdata.cli.settings import config_option, options_from, read_sections, settings
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option, resume_option, training_reporter
 from bltdata.config import from_mapping, merged, to_mapping
 from bltdata.training.config import TrainingConfig
@@ -59,12 +59,11 @@ def train(
     TOML file may have the sections [model], whose keys change the preset's settings, and [training].
     """
     sections = read_sections(config_file, ["model", "training"])
-    where = str(config_file or "The configuration")
     changes = dict(sections["model"])
     preset_in_file = changes.pop("preset", "tiny")
     base = to_mapping(config_from_preset(preset or str(preset_in_file)))
-    architecture = from_mapping(BLTConfig, merged(base, changes), f"{where}, section [model],")
-    training = settings(ctx, TrainingConfig, sections["training"], where=f"{where}, section [training],")
+    architecture = from_mapping(BLTConfig, merged(base, changes), section_name(config_file, "model"))
+    training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
 
     from bltmodel.training import open_training_data, train_blt
 

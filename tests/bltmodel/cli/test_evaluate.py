@@ -1,0 +1,105 @@
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from bltdata.patching import PatchRule
+from bltdata.shards.schema import COLUMNS
+from bltmodel.cli import main
+from bltmodel.evaluation import evaluate
+from tests.bltmodel.datasets import entropy_model, texts, write_dataset
+
+
+def run(*arguments: str | Path, **environment: str) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments), "--device", "cpu"], env=environment)
+
+
+@pytest.mark.parametrize("columns", ["30", "300"])
+def test_every_number_is_whole_however_narrow_the_screen(trained, columns):
+    shards = trained.shards / "validation"
+    result = run("--model", trained.blt, "--shards", shards, COLUMNS=columns)
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = evaluate(trained.blt, shards, device="cpu").report()
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.strip()}
+    assert lines["source"] == [*["documents", "bytes", "BLT", "gzip", "bzip2", "xz", "zstd", "accuracy", "perplexity", "confidence"]]
+    for name, figures in {**report["sources"], "all": report["overall"]}.items():
+        compressors = figures["compressors_bits_per_byte"].values()
+        numbers = [figures["bits_per_byte"], *compressors, *(figures[each] for each in ("accuracy", "perplexity", "confidence_mean"))]
+        assert lines[name] == [f"{figures['documents']:,}", f"{figures['bytes']:,}", *(f"{number:.3f}" for number in numbers)]
+    assert "contexts of 32 tokens" in result.stdout
+
+
+def test_names_of_sources_are_shown_as_they_are(tmp_path, trained):
+    name = "[red]" + "a/long/path/" * 20 + "[/nonsense]"
+    shards = write_dataset(tmp_path / "shards", [(name, b"something"), ("empty", b"")])
+    result = run("--model", trained.blt, "--shards", shards)
+    assert result.exit_code == 0
+    assert name in result.stdout
+    assert re.search(r"empty +1 +0 +- +- +- +- +- ", result.stdout)
+
+
+def test_json(trained):
+    shards = trained.shards / "validation"
+    result = run("--model", trained.blt, "--shards", shards, "--max-bytes", "200", "--row-tokens", "50", "--json")
+    assert json.loads(result.stdout) == evaluate(trained.blt, shards, max_bytes=200, row_tokens=50, device="cpu").report()
+    assert result.stdout.count("\n") == 1
+
+
+def test_precision(trained):
+    arguments = ["--model", trained.blt, "--shards", trained.shards / "validation", "--json"]
+    exact, rounded = (
+        json.loads(run(*arguments, "--precision", precision).stdout)["overall"]["loss"] for precision in ("float32", "bfloat16")
+    )
+    assert exact != rounded
+    assert exact == pytest.approx(rounded, rel=0.02)
+
+
+def damage_text(shard: Path) -> None:
+    """Flip a bit in the bytes of a shard's documents."""
+    begin = pq.read_metadata(shard).row_group(0).column(COLUMNS.index("data")).data_page_offset
+    data = bytearray(shard.read_bytes())
+    data[begin + 40] ^= 1
+    shard.write_bytes(data)
+
+
+def test_a_mistake_ends_in_one_sentence(tmp_path, trained):
+    shards = trained.shards / "validation"
+    for name in ("unfinished", "cut", "flipped"):
+        shutil.copytree(shards, tmp_path / name)
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    os.truncate(tmp_path / "cut" / "part-00001.parquet", 1000)
+    damage_text(tmp_path / "flipped" / "part-00000.parquet")
+    write_dataset(tmp_path / "other-rule", texts(3), rule=PatchRule(scheme="byte"))
+    write_dataset(tmp_path / "other-model", texts(3), model=entropy_model(1))
+    for name in ("damaged", "older"):
+        shutil.copytree(trained.blt, tmp_path / name)
+    os.truncate(tmp_path / "damaged" / "model.safetensors", 1000)
+    config = tmp_path / "older" / "config.json"
+    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 0'))
+    for model, folder, message in [
+        (trained.blt, tmp_path / "nothing", "There is no folder .*nothing; give the folder that build-shards wrote"),
+        (trained.blt, tmp_path / "unfinished", "has no manifest.json: the build did not finish; run build-shards again to resume"),
+        (trained.blt, tmp_path / "cut", r"part-00001.parquet has 1000 bytes instead of \d+; delete it and run build-shards again"),
+        (trained.blt, tmp_path / "flipped", r"part-00000.parquet .*damaged"),
+        (trained.blt, tmp_path / "other-rule", "was cut by another patch rule than the shards"),
+        (trained.blt, tmp_path / "other-model", "was made by another entropy model than the shards"),
+        (tmp_path / "nothing", shards, "nothing holds no model"),
+        (trained.entropy_model, shards, "holds bltdata.EntropyModel, but bltmodel.BLT is wanted here"),
+        (tmp_path / "damaged", shards, "damaged/model.safetensors can't be read"),
+        (tmp_path / "older", shards, "has format version 0, and this version reads 1"),
+        (config, shards, "config.json"),
+    ]:
+        result = run("--model", model, "--shards", folder, "--json")
+        assert result.exit_code == 1, message
+        assert re.fullmatch(f"Error: [^\n]*{message}[^\n]*\\.\n", result.stderr), result.stderr
+        assert result.stdout == ""
+
+
+def test_options_that_are_missing_or_out_of_range(trained):
+    assert run("--model", trained.blt).exit_code == 2
+    assert run("--model", trained.blt, "--shards", trained.shards / "validation", "--row-tokens", "1").exit_code == 2

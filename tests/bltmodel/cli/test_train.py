@@ -1,0 +1,312 @@
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import bltmodel.training
+from bltdata.cli.common import INTERRUPTED
+from bltdata.patching import PatchRule
+from bltmodel.cli import main
+from bltmodel.config import PRESETS
+from bltmodel.model import BLT
+from tests.bltmodel.datasets import texts, write_dataset
+
+RECIPE = """
+[model]
+preset = "tiny"
+local_dim = 16
+encoder_layers = 1
+decoder_layers = 1
+local_heads = 2
+local_ffn_dim = 24
+window = 16
+latent_dim = 24
+latent_layers = 1
+latent_heads = 2
+latent_ffn_dim = 32
+ngram_sizes = [3, 4]
+hash_rows = 101
+
+[training]
+steps = 40
+row_tokens = 32
+batch_rows = 2
+warmup_steps = 2
+evaluate_every = 4
+validation_bytes = 300
+precision = "float32"
+"""
+TIMES = ("seconds", "bytes_per_second", "memory_bytes")
+
+# One process imports everything, with what torch would import for its first optimiser; each run is a fork of it, which starts at once.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["bltmodel.cli.train", "bltmodel.training", "torch._dynamo"])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path / "recipe.toml"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["train", *map(str, arguments), "--device", "cpu"])
+
+
+def options(shards: Path, recipe: Path, out: Path) -> list[str | Path]:
+    return ["--shards", shards, "--config", recipe, "--out", out]
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def what_remains(out: Path) -> tuple[bytes, dict[str, Any], list[dict[str, Any]]]:
+    """Weights, description and metrics of a finished run, times aside."""
+    about = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    about["validation"] = {name: value for name, value in about["validation"].items() if name not in TIMES}
+    return (out / "model.safetensors").read_bytes(), about, metrics_of(out)
+
+
+# ------------------------------------------------------------------------------------------------------------------ running
+
+
+def test_a_run_tells_how_it_goes_and_leaves_a_model(trained, recipe, tmp_path):
+    result = run(*options(trained.shards, recipe, tmp_path / "blt"), "--steps", "8")
+    assert (result.exit_code, result.stdout) == (0, "")
+    lines = result.stderr.splitlines()
+    metrics = metrics_of(tmp_path / "blt")
+    assert [line["step"] for line in metrics] == [4, 8]
+    for line, figures in zip(lines, metrics, strict=False):
+        assert line.startswith(f"step {figures['step']:>6}  loss {figures['loss']:.4f}  bits/byte {figures['bits_per_byte']:.4f}  ")
+        assert all(name in line for name in ("accuracy", "perplexity", "confidence", "lr", "memory", "epoch", " s"))
+    best = min(metrics, key=lambda line: line["loss"])
+    assert lines[2:] == [f"The best model, {best['bits_per_byte']:.3f} bits per byte at step {best['step']}, is in {tmp_path / 'blt'}."]
+    assert BLT.load(tmp_path / "blt").config.ngram_sizes == (3, 4)
+
+
+def test_json_is_the_best_evaluation(trained, recipe, tmp_path):
+    result = run(*options(trained.shards, recipe, tmp_path / "blt"), "--steps", "8", "--json")
+    report = json.loads(result.stdout)
+    assert report.pop("folder") == str(tmp_path / "blt")
+    assert result.stdout.count("\n") == 1
+    assert {name: value for name, value in report.items() if name not in TIMES} == min(
+        metrics_of(tmp_path / "blt"), key=lambda m: m["loss"]
+    )
+
+
+def test_options_win_over_the_file_and_the_file_over_the_preset(trained, recipe, tmp_path):
+    arguments = [*options(trained.shards, recipe, tmp_path / "blt"), "--preset", "small", "--steps", "1", "--learning-rate", "0.5"]
+    assert run(*arguments, "--patience", "none").exit_code == 0
+    about = json.loads((tmp_path / "blt" / "config.json").read_text())
+    assert about["config"]["local_dim"] == 16
+    assert about["config"]["hash_functions"] == PRESETS["small"].hash_functions
+    assert {name: about["training"][name] for name in ("steps", "learning_rate", "row_tokens", "patience")} == {
+        "steps": 1,
+        "learning_rate": 0.5,
+        "row_tokens": 32,
+        "patience": None,
+    }
+
+
+def test_a_dataset_alone_holds_its_own_validation_documents_out(trained, recipe, tmp_path):
+    result = run(*options(trained.shards / "train", recipe, tmp_path / "blt"), "--steps", "1")
+    assert result.exit_code == 0
+    assert json.loads((tmp_path / "blt" / "config.json").read_text())["data"]["validation_is_held_out"]
+
+
+def test_validation_shards_by_name(trained, recipe, tmp_path):
+    both = [*options(trained.shards / "train", recipe, tmp_path / "blt"), "--validation-shards", trained.shards / "validation"]
+    assert run(*both, "--steps", "4").exit_code == 0
+    assert run(*options(trained.shards, recipe, tmp_path / "again"), "--steps", "4").exit_code == 0
+    assert what_remains(tmp_path / "blt") == what_remains(tmp_path / "again")
+
+
+# ----------------------------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("steps =", "stepps =", r"Section \[training\] of [^\n]*recipe.toml has an unknown key 'stepps'[^\n]*'steps'"),
+        ("window =", "windw =", r"Section \[model\] of [^\n]*recipe.toml has an unknown key 'windw'[^\n]*'window'"),
+        ("[training]", "[trainin]", r"recipe.toml has an unknown section 'trainin'[^\n]*'training'"),
+        ("steps = 40", "steps = 'many'", r"Section \[training\] of [^\n]*recipe.toml, key 'steps' is 'many'; it must be of type int"),
+        ("steps = 40", "steps = 0", r"The training setting steps is 0; it must be at least 1"),
+        ('"tiny"', '"tinny"', r"There is no BLT preset 'tinny'[^\n]*'tiny'"),
+        ('"tiny"', "3", r"There is no BLT preset '3'"),
+        ("local_heads = 2", "local_heads = 3", r"The BLT's local_dim is 16 with 3 heads; it must be a multiple of 6"),
+        ("[model]", "[model", r"recipe.toml is not valid TOML"),
+        ('precision = "float32"', 'precision = "float8"', r"key 'precision' is 'float8'; it must be one of"),
+    ],
+)
+def test_a_mistake_in_the_file_ends_in_one_sentence(trained, recipe, tmp_path, before, after, message):
+    recipe.write_text(RECIPE.replace(before, after))
+    result = run(*options(trained.shards, recipe, tmp_path / "blt"))
+    assert result.exit_code == 1
+    assert re.fullmatch(f"Error: [^\n]*{message}[^\n]*\\.\n", result.stderr), result.stderr
+    assert not (tmp_path / "blt").exists()
+
+
+def test_a_mistake_about_the_data_ends_in_one_sentence(trained, recipe, tmp_path):
+    shutil.copytree(trained.shards / "train", tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "manifest.json").unlink()
+    write_dataset(tmp_path / "other", texts(5), rule=PatchRule(scheme="byte"))
+    (tmp_path / "file").write_text("")
+    train = trained.shards / "train"
+    for arguments, message in [
+        (["--shards", tmp_path / "nothing"], "There is no folder"),
+        (["--shards", tmp_path / "unfinished"], "has no manifest.json: the build did not finish"),
+        (["--shards", tmp_path / "file"], "Not a directory"),
+        (["--shards", train, "--validation-shards", tmp_path / "nothing"], "There is no folder"),
+        (["--shards", train, "--validation-shards", tmp_path / "other"], "were cut with different patch rules"),
+        (["--shards", train, "--config", tmp_path / "nothing.toml"], "Cannot read the configuration"),
+        (["--shards", train, "--out", tmp_path / "file"], "file"),
+    ]:
+        result = run("--config", recipe, "--out", tmp_path / "blt", *arguments)
+        assert (result.exit_code, result.stdout) == (1, ""), message
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "blt").exists()
+
+
+def test_another_run_in_the_folder(trained, recipe, tmp_path):
+    arguments = options(trained.shards, recipe, tmp_path / "blt")
+    assert run(*arguments, "--steps", "4").exit_code == 0
+    other = run(*arguments, "--steps", "5")
+    assert other.exit_code == 1
+    assert "holds another run: its training.steps is 4, this one's is 5" in other.stderr
+    assert run(*arguments, "--steps", "5", "--no-resume").exit_code == 0
+    assert [line["step"] for line in metrics_of(tmp_path / "blt")] == [4, 5]
+    (tmp_path / "blt" / "training_state.pt").write_bytes(b"not a state")
+    damaged = run(*arguments, "--steps", "5")
+    assert damaged.exit_code == 1
+    assert "training_state.pt is damaged, so the run can't go on from it; start it again with --no-resume." in damaged.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- interruptions
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(trained, tmp_path_factory) -> tuple[Path, Path]:
+    """A recipe, and the folder of the run that it describes."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "recipe.toml").write_text(RECIPE)
+    assert run(*options(trained.shards, folder / "recipe.toml", folder / "blt")).exit_code == 0
+    return folder / "recipe.toml", folder / "blt"
+
+
+def train_in_a_process(arguments: list[str]) -> None:
+    """What a process runs that tests kill."""
+    main(["train", *arguments, "--device", "cpu"])
+
+
+@contextlib.contextmanager
+def training_process(arguments: list[str | Path]) -> Iterator[ForkServerProcess]:
+    process = PROCESSES.Process(target=train_in_a_process, args=(list(map(str, arguments)),))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def wait_for_metrics(process: ForkServerProcess, out: Path, num_lines: int) -> None:
+    """Wait until the run has come so far, or ended."""
+    while process.is_alive() and not ((out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes().count(b"\n") >= num_lines):
+        time.sleep(0.001)
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(trained, uninterrupted, tmp_path):
+    recipe, whole = uninterrupted
+    arguments, out = options(trained.shards, recipe, tmp_path / "blt"), tmp_path / "blt"
+    rng, kills = random.Random(0), 0
+    # The first kill may come before anything is written; each of the others after some evaluation of its own.
+    for num_lines in (0, 1, 4, 7, 100):
+        with training_process(arguments) as process:
+            wait_for_metrics(process, out, num_lines)
+            if process.is_alive():
+                time.sleep(rng.uniform(0, 0.05))
+                process.kill()
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
+            if process.exitcode == 0:
+                break
+    assert kills >= 3
+    assert process.exitcode == 0
+    assert what_remains(out) == what_remains(whole)
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_an_interrupt_leaves_a_state_to_go_on_from(trained, uninterrupted, tmp_path):
+    recipe, whole = uninterrupted
+    arguments, out = options(trained.shards, recipe, tmp_path / "blt"), tmp_path / "blt"
+    with training_process(arguments) as process:
+        wait_for_metrics(process, out, 2)
+        os.kill(process.pid, signal.SIGINT)
+        process.join()
+        assert process.exitcode == 130
+    assert 2 <= len(metrics_of(out)) < 10
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert re.match(rf"Going on: {out} holds this run at step \d+ of 40\.\n", result.stderr)
+    assert what_remains(out) == what_remains(whole)
+
+
+def test_what_an_interrupt_says(trained, uninterrupted, tmp_path, monkeypatch):
+    batches = []
+
+    def interrupting(rows, device):
+        batches.append(rows)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return collate(rows, device)
+
+    collate = bltmodel.training.collate
+    monkeypatch.setattr(bltmodel.training, "collate", interrupting)
+    result = run(*options(trained.shards, uninterrupted[0], tmp_path / "blt"), "--json")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", f"\n{INTERRUPTED}\n")
+    # The step was finished, and counts.
+    assert "at step 3 of 40" in run(*options(trained.shards, uninterrupted[0], tmp_path / "blt")).stderr
+
+
+class Crash(BaseException):
+    """The machine stops."""
+
+
+def test_a_crash_after_any_file_was_written(trained, recipe, tmp_path, monkeypatch):
+    """Weights, description, metrics and state are four files; between any two of them the run may end."""
+    short = ["--steps", "4", "--evaluate-every", "2"]
+    replace, left = os.replace, [1 << 30]
+
+    def crashing(source, target):
+        if left[0] == 0:
+            raise Crash
+        left[0] -= 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", crashing)
+    assert run(*options(trained.shards, recipe, tmp_path / "whole"), *short).exit_code == 0
+    num_files = (1 << 30) - left[0]
+    assert num_files == 1 + 2 * 4
+    for survivors in range(num_files):
+        out, left[0] = tmp_path / f"after-{survivors}", survivors
+        with pytest.raises(Crash):
+            run(*options(trained.shards, recipe, out), *short)
+        left[0] = 1 << 30
+        assert run(*options(trained.shards, recipe, out), *short).exit_code == 0
+        assert what_remains(out) == what_remains(tmp_path / "whole"), survivors

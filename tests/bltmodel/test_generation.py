@@ -1,0 +1,214 @@
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bltdata.entropy import EntropyModel, scoring
+from bltdata.errors import ConfigError, PatchingError
+from bltdata.patching import PatchRule
+from bltdata.shards import round_entropies
+from bltdata.vocab import BYTE_OFFSET, EOS_ID, VOCAB_SIZE
+from bltmodel.generation import NextByteModel, generate
+from bltmodel.model import BLT
+from bltmodel.sampling_config import SamplingConfig
+from tests.bltmodel.datasets import entropy_model, opinionated_blt, texts
+
+GREEDY = SamplingConfig(temperature=0.0)
+RULES = {
+    "threshold": PatchRule(threshold=4.55),
+    "relative": PatchRule(relative_threshold=0.05),
+    "both": PatchRule(threshold=4.4, relative_threshold=0.02),
+    "lengths": PatchRule(threshold=4.5, min_length=2, max_length=4),
+    "newline": PatchRule(threshold=4.6, reset_at_newline=True),
+    "fixed": PatchRule(scheme="fixed", stride=3),
+    "space": PatchRule(scheme="space"),
+    "byte": PatchRule(scheme="byte"),
+}
+PROMPTS = [b"", b"a", b"\n\n\n", b"def f(x):\n    return x\n", b"\xff\x00\x80\xc3", "h\u00e9llo w\u00f6rld".encode()]
+LONG = b"".join(texts(4, longest=60))
+"""Longer than the windows of both models."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Generation changes no weights. Documents are scored in short chunks here, since each is scored by itself."""
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 64)
+    before = entropy_model().fingerprint
+    yield
+    assert entropy_model().fingerprint == before
+
+
+def entropies_of(data: bytes, model: EntropyModel, precision: str = "grid") -> np.ndarray:
+    """As a shard would store them."""
+    return round_entropies(next(iter(model.score([data]))), precision)
+
+
+def naive(
+    model: BLT, prompt: bytes, scorer: EntropyModel, rule: PatchRule, max_new_bytes: int, *, precision: str = "grid", may_end: bool = True
+) -> bytes:
+    """Greedy continuation in which each step computes everything anew from the bytes so far."""
+    data = prompt
+    for _ in range(max_new_bytes):
+        lengths = rule.lengths(data, entropies_of(data, scorer, precision))
+        logits = model.logits(data, lengths)[len(data)].tolist()
+        allowed = [*([EOS_ID] if may_end else []), *range(BYTE_OFFSET, VOCAB_SIZE)]
+        best = max(allowed, key=lambda each: logits[each])
+        if best == EOS_ID:
+            break
+        data += bytes([best - BYTE_OFFSET])
+    return data[len(prompt) :]
+
+
+class Spy:
+    """Passes on to a model and remembers what it was asked."""
+
+    def __init__(self, model: NextByteModel) -> None:
+        self.model = model
+        self.asked: list[tuple[bytes, list[int]]] = []
+
+    def logits(self, data: bytes, patch_lengths: np.ndarray) -> Tensor:
+        self.asked.append((data, np.asarray(patch_lengths).tolist()))
+        return self.model.logits(data, patch_lengths)
+
+
+class Dictation:
+    """Predicts a text, and then its end."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def logits(self, data: bytes, patch_lengths: np.ndarray) -> Tensor:
+        assert sum(patch_lengths) == len(data) + 1
+        logits = torch.full((len(data) + 1, VOCAB_SIZE), -5.0)
+        logits[-1, self.text[len(data)] + BYTE_OFFSET if len(data) < len(self.text) else EOS_ID] = 100.0
+        return logits
+
+
+def small_blt(seed: int = 0) -> BLT:
+    return opinionated_blt(seed, decoder_layers=1, latent_layers=1, ngram_sizes=(3,))
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_greedy_is_what_computing_everything_anew_gives(rule):
+    model, scorer = small_blt(3), entropy_model()
+    continuations = []
+    for prompt in PROMPTS:
+        found = generate(model, prompt, entropy_model=scorer, rule=rule, max_new_bytes=7, sampling=GREEDY)
+        assert found == naive(model, prompt, scorer, rule, 7), prompt
+        continuations.append(found)
+    # There was something to compare.
+    assert len(set(continuations)) > 3
+    assert max(map(len, continuations)) == 7
+
+
+def test_prompts_longer_than_the_windows():
+    model, scorer = small_blt(3), entropy_model()
+    assert len(LONG) > 4 * max(model.config.window, scorer.config.window)
+    found = generate(model, LONG, entropy_model=scorer, rule=RULES["threshold"], max_new_bytes=6, sampling=GREEDY)
+    assert found == naive(model, LONG, scorer, RULES["threshold"], 6)
+
+
+@pytest.mark.parametrize("precision", ["grid", "float16"])
+@pytest.mark.parametrize("name", ["threshold", "relative", "newline"])
+def test_patches_are_those_of_the_shards(name, precision):
+    spy, scorer, rule = Spy(small_blt()), entropy_model(), RULES[name]
+    new = generate(
+        spy,
+        LONG,
+        entropy_model=scorer,
+        rule=rule,
+        max_new_bytes=12,
+        entropy_precision=precision,
+        sampling=SamplingConfig(stop_at_eos=False),
+    )
+    assert [data for data, _ in spy.asked] == [(LONG + new)[: len(LONG) + step] for step in range(12)]
+    for data, lengths in spy.asked:
+        assert lengths == rule.lengths(data, entropies_of(data, scorer, precision)).tolist()
+    # No patch changes once it is there, but for the one that grows.
+    for (_, before), (_, after) in zip(spy.asked, spy.asked[1:], strict=False):
+        assert after in ([*before, 1], [*before[:-1], before[-1] + 1])
+    assert len(set(spy.asked[-1][1])) > 2
+
+
+def test_scoring_line_by_line_is_that_of_the_shards():
+    spy, scorer, rule = Spy(small_blt()), entropy_model(), RULES["threshold"]
+    prompt = b"one line\nanother\n\nand a third"
+    new = generate(
+        spy, prompt, entropy_model=scorer, rule=rule, max_new_bytes=4, reset_at_newline=True, sampling=SamplingConfig(stop_at_eos=False)
+    )
+    assert len(new) == 4
+    for data, lengths in spy.asked:
+        (entropies,) = scorer.score([data], reset_at_newline=True)
+        assert lengths == rule.lengths(data, round_entropies(entropies)).tolist()
+    assert spy.asked[0][1] != rule.lengths(prompt, entropies_of(prompt, scorer)).tolist()
+
+
+def test_entropies_are_rounded_as_the_shards_are():
+    scorer = entropy_model()
+    exact = next(iter(scorer.score([LONG])))
+    # A threshold that an entropy passes only before it is rounded, and another one only after.
+    for rounded_up in (True, False):
+        grid = round_entropies(exact).astype(np.float32)
+        candidates = np.flatnonzero(((grid > exact + 1e-3) if rounded_up else (grid < exact - 1e-3)) & (np.arange(len(exact)) > 0))
+        threshold = float(max(grid[candidates[0]], exact[candidates[0]])) - 5e-4
+        spy, rule = Spy(small_blt()), PatchRule(threshold=threshold)
+        generate(spy, LONG, entropy_model=scorer, rule=rule, max_new_bytes=1)
+        assert spy.asked[0][1] == rule.lengths(LONG, round_entropies(exact)).tolist() != rule.lengths(LONG, exact).tolist()
+
+
+def test_the_end_of_the_document_ends_the_continuation():
+    make: Callable[..., bytes] = lambda limit, **settings: generate(  # noqa: E731
+        Dictation(b"over here"), b"over ", entropy_model=entropy_model(), rule=RULES["threshold"], max_new_bytes=limit,
+        sampling=SamplingConfig(**settings),
+    )  # fmt: skip
+    assert make(50) == make(50, temperature=0.0) == make(4) == b"here"
+    assert make(3) == b"her"
+    assert make(0) == b""
+    going_on = make(9, stop_at_eos=False)
+    assert going_on[:4] == b"here"
+    assert len(going_on) == 9
+
+
+def test_any_bytes_come_out():
+    text = bytes(range(256))
+    assert generate(Dictation(text), b"", entropy_model=entropy_model(), rule=RULES["space"], max_new_bytes=300) == text
+
+
+def test_a_seed_fixes_the_text():
+    def texts_of(seed: int, **settings) -> list[bytes]:
+        return small_blt().generate(
+            PROMPTS[1:4:2], entropy_model=entropy_model(), rule=RULES["threshold"], max_new_bytes=6, seed=seed,
+            sampling=SamplingConfig(**settings),
+        )  # fmt: skip
+
+    state = torch.get_rng_state()
+    first = texts_of(1)
+    assert first == texts_of(1)
+    assert first != texts_of(2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert texts_of(1, top_k=1) == texts_of(2, top_k=1) == texts_of(5, temperature=0.0) == texts_of(5, top_p=1e-9)
+    assert texts_of(1) != texts_of(1, temperature=0.0)
+
+
+def test_several_prompts_are_each_on_its_own():
+    model = small_blt().train()
+    together = model.generate(PROMPTS, entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5)
+    assert not model.training
+    for prompt, text in zip(PROMPTS, together, strict=True):
+        assert model.generate([prompt], entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5) == [text]
+    assert model.generate([], entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5) == []
+
+
+def test_mistakes():
+    def call(**changes) -> bytes:
+        arguments = {"entropy_model": entropy_model(), "rule": RULES["threshold"], "max_new_bytes": 1} | changes
+        return generate(small_blt(), b"", **arguments)
+
+    with pytest.raises(ConfigError, match="The number of new bytes is -1; it must be 0 or more"):
+        call(max_new_bytes=-1)
+    with pytest.raises(PatchingError, match="has neither threshold nor relative_threshold yet"):
+        call(rule=PatchRule())
+    with pytest.raises(ConfigError, match="Entropy precision 'float8' is unknown"):
+        call(entropy_precision="float8")

@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bltdata.errors import ConfigError
+from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID, VOCAB_SIZE
+from bltmodel.sampling import sample
+from bltmodel.sampling_config import SamplingConfig
+
+LOGITS = torch.full((VOCAB_SIZE,), -torch.inf)
+LOGITS[[EOS_ID, 10, 20, 30, 40]] = torch.tensor([0.05, 0.4, 0.3, 0.2, 0.05]).log()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def shares(logits: torch.Tensor = LOGITS, draws: int = 1500, **settings) -> dict[int, float]:
+    """How often each id was chosen."""
+    random, config = generator(), SamplingConfig(**settings)
+    chosen = [sample(logits, config, random) for _ in range(draws)]
+    return {each: chosen.count(each) / draws for each in sorted(set(chosen))}
+
+
+def close(found: dict[int, float], expected: dict[int, float]) -> None:
+    assert found.keys() == expected.keys()
+    for each, share in expected.items():
+        # Five deviations of 1500 draws.
+        assert found[each] == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / 1500) + 1e-12)
+
+
+def test_probabilities_are_those_of_the_logits():
+    close(shares(), {EOS_ID: 0.05, 10: 0.4, 20: 0.3, 30: 0.2, 40: 0.05})
+
+
+def test_temperature_sharpens_and_flattens():
+    weights = {EOS_ID: 0.05, 10: 0.4, 20: 0.3, 30: 0.2, 40: 0.05}
+    for temperature in (0.5, 2.0):
+        powers = {each: weight ** (1 / temperature) for each, weight in weights.items()}
+        close(shares(temperature=temperature), {each: power / sum(powers.values()) for each, power in powers.items()})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-30, 1e-4])
+def test_next_to_no_temperature_is_greedy(temperature):
+    assert shares(temperature=temperature, draws=50) == {10: 1.0}
+    assert shares(LOGITS * 1e30, temperature=temperature, draws=5) == {10: 1.0}
+
+
+def test_top_k():
+    assert shares(top_k=1, draws=50) == {10: 1.0}
+    close(shares(top_k=2), {10: 4 / 7, 20: 3 / 7})
+    close(shares(top_k=1000), {EOS_ID: 0.05, 10: 0.4, 20: 0.3, 30: 0.2, 40: 0.05})
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.01, [10]), (0.39, [10]), (0.41, [10, 20]), (0.69, [10, 20]), (0.71, [10, 20, 30]), (0.89, [10, 20, 30])]
+)
+def test_top_p_takes_the_fewest_that_reach_it(top_p, kept):
+    weights = {10: 0.4, 20: 0.3, 30: 0.2}
+    close(shares(top_p=top_p), {each: weights[each] / sum(weights[other] for other in kept) for each in kept})
+
+
+def test_the_end_can_be_forbidden():
+    close(shares(stop_at_eos=False), {10: 0.4 / 0.95, 20: 0.3 / 0.95, 30: 0.2 / 0.95, 40: 0.05 / 0.95})
+    # The nucleus is then one of what is left.
+    close(shares(stop_at_eos=False, top_p=0.42), {10: 1.0})
+
+
+@given(
+    st.floats(0, 5),
+    st.none() | st.integers(1, 300),
+    st.floats(0, 1, exclude_min=True),
+    st.booleans(),
+    st.integers(0, 2**32),
+    st.floats(0.1, 1e4),
+)
+def test_only_bytes_and_the_end_are_ever_chosen(temperature, top_k, top_p, stop_at_eos, seed, scale):
+    logits = torch.randn(VOCAB_SIZE, generator=generator(seed)) * scale
+    logits[[BOE_ID, BOS_ID, 3]] = 2e4
+    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, stop_at_eos=stop_at_eos)
+    chosen = sample(logits, config, generator(seed))
+    assert chosen >= BYTE_OFFSET or (chosen == EOS_ID and stop_at_eos)
+
+
+def test_the_choice_is_fixed_by_the_seed_and_touches_nothing():
+    logits = torch.randn(VOCAB_SIZE, generator=generator())
+    before, state = logits.clone(), torch.get_rng_state()
+    chosen = [[sample(logits, SamplingConfig(), random) for _ in range(20)] for random in (generator(1), generator(1), generator(2))]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert torch.equal(logits, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": -0.1}, "The temperature is -0.1; it must be a finite number, 0 or more"),
+        ({"temperature": math.nan}, "The temperature is nan"),
+        ({"temperature": math.inf}, "The temperature is inf"),
+        ({"top_k": 0}, "top_k is 0; it must be at least 1"),
+        ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"top_p": math.nan}, "top_p is nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        SamplingConfig(**settings)

@@ -1,0 +1,78 @@
+"""A BLT on shards whose sources have rules of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bltdata.config import to_mapping
+from bltdata.errors import CheckpointError, ShardError
+from bltdata.patching import PatchRule
+from bltdata.repatch import RepatchConfig, repatch_shards
+from bltmodel.cli import main
+from bltmodel.evaluation import evaluate
+from bltmodel.model import BLT
+from bltmodel.training import open_training_data
+from tests.bltmodel.datasets import RULE, train
+
+CODE = PatchRule(threshold=4.0)
+PROSE = PatchRule(scheme="space")
+
+
+@pytest.fixture(scope="module")
+def shards(trained, tmp_path_factory) -> Path:
+    """Documents of the sources `code` and `prose`, each with its rule."""
+    folder = tmp_path_factory.mktemp("source-rules") / "shards"
+    repatch_shards(trained.shards / "validation", RepatchConfig(rule=RULE, source_rules={"code": CODE, "prose": PROSE}), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def blt(shards, tmp_path_factory) -> Path:
+    return train(shards, tmp_path_factory.mktemp("source-rules") / "blt")
+
+
+def generate(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["generate", "--max-new-bytes", "2", *map(str, arguments)])
+
+
+def test_a_model_remembers_the_rules_and_is_judged_on_such_shards(shards, blt):
+    about = json.loads((blt / "config.json").read_text(encoding="utf-8"))["data"]
+    assert about["patch_rule"] == to_mapping(RULE)
+    assert about["source_rules"] == {"code": to_mapping(CODE), "prose": to_mapping(PROSE)}
+    assert set(evaluate(blt, shards, compressors=()).sources) == {"code", "prose"}
+
+
+def test_shards_of_one_rule_are_others(shards, blt, trained):
+    for model, folder in ((blt, trained.shards / "validation"), (trained.blt, shards)):
+        with pytest.raises(CheckpointError, match=r"was cut by another patch rule than the shards .* repatch it with --rule-from those\.$"):
+            evaluate(model, folder, compressors=())
+    with pytest.raises(ShardError, match="were cut with different patch rules; build or repatch one of them with --rule-from the other"):
+        open_training_data(trained.shards / "train", shards)
+    assert open_training_data(shards, shards).held_out is None
+
+
+def test_a_model_of_one_rule_says_nothing_of_sources(trained):
+    assert "source_rules" not in json.loads((trained.blt / "config.json").read_text(encoding="utf-8"))["data"]
+
+
+def test_generating_takes_the_rule_of_a_source(blt, trained, monkeypatch):
+    rules = []
+    monkeypatch.setattr(BLT, "generate", lambda self, prompts, **settings: rules.append(settings["rule"]) or [b""])
+    folders = ["--model", blt, "--entropy-model", trained.entropy_model]
+    assert generate(*folders, "--source", "code").exit_code == 0
+    assert generate(*folders, "--source", "prose").exit_code == 0
+    assert generate("--model", trained.blt, "--entropy-model", trained.entropy_model, "--source", "any").exit_code == 0
+    assert rules == [CODE, PROSE, RULE]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [([], "Nothing says with which rule to cut the text: "), (["--source", "cod"], "There is no source 'cod' to say with which rule ")],
+)
+def test_generating_needs_a_source(blt, trained, source, message):
+    result = generate("--model", blt, "--entropy-model", trained.entropy_model, *source)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert result.stderr.endswith("give --source, one of code, prose.\n")

@@ -1,0 +1,301 @@
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bltmodel.training
+from bltdata.errors import BuildError, CheckpointError, CorpusError, ShardError
+from bltdata.lock import exclusive
+from bltdata.patching import PatchRule
+from bltdata.training.loop import Reporter
+from bltmodel.evaluation import evaluate
+from bltmodel.model import BLT
+from bltmodel.training import TrainingData, open_training_data, train_blt, trained_on
+from tests.bltmodel.datasets import entropy_model, texts, train, training, write_dataset
+from tests.bltmodel.documents import tiny_config
+
+TIMES = ("seconds", "bytes_per_second", "memory_bytes")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One dataset, from which training holds documents out."""
+    return write_dataset(tmp_path_factory.mktemp("training") / "shards", texts(60), texts(60, seed=1))
+
+
+@pytest.fixture(scope="module")
+def split_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two datasets."""
+    folder = tmp_path_factory.mktemp("training") / "split"
+    write_dataset(folder / "train", texts(60))
+    write_dataset(folder / "validation", texts(30, seed=2))
+    return folder
+
+
+def run(data: TrainingData, out: Path, *, reporter: Reporter | None = None, resume: bool = True, **changes: Any) -> dict[str, Any]:
+    return train_blt(tiny_config(), training(**changes), data, out, device="cpu", reporter=reporter, resume=resume)
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    """The metrics file, times aside."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def weights_of(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------------------- the data
+
+
+def held_out_contents(data: TrainingData) -> list[bytes]:
+    assert data.held_out is not None
+    assert data.validation is data.train
+    return [data.train.document(index).tobytes() for index in np.flatnonzero(data.held_out)]
+
+
+def test_about_a_twentieth_is_held_out_by_content(tmp_path):
+    documents = [f"document {number}".encode() for number in range(600)]
+    data = open_training_data(write_dataset(tmp_path / "all", documents, row_group_bytes=1 << 20))
+    held_out = held_out_contents(data)
+    assert 12 < len(held_out) < 50
+    # The same documents elsewhere, in another order, many of them twice, and others beside them: the same are held out.
+    twice = [*reversed(documents), *documents[::3], *texts(20)]
+    again = held_out_contents(open_training_data(write_dataset(tmp_path / "again", twice, row_group_bytes=1 << 20)))
+    assert set(again) - set(texts(20)) == set(held_out)
+    assert sum(document in documents[::3] for document in again) == 2 * sum(document in documents[::3] for document in held_out)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_of_a_few_documents_one_that_is_not_empty_is_held_out(tmp_path, count):
+    # The hash of the empty document is lower than those of the first five of these.
+    documents = [b"", *(f"document {number}".encode() for number in range(count)), b""]
+    held_out = held_out_contents(open_training_data(write_dataset(tmp_path / "shards", documents)))
+    assert sum(map(bool, held_out)) == 1
+
+
+@pytest.mark.parametrize("documents", [[b"one"], [b"same", b"same"], [b"one", b""], [b"", b""]])
+def test_nothing_is_left_to_hold_out(tmp_path, documents):
+    with pytest.raises(ShardError, match="none is left to judge on; give --validation-shards"):
+        open_training_data(write_dataset(tmp_path / "shards", documents))
+
+
+def test_two_datasets(split_shards):
+    for data in (open_training_data(split_shards), open_training_data(split_shards / "train", split_shards / "validation")):
+        assert data.held_out is None
+        assert (len(data.train.lengths), len(data.validation.lengths)) == (60, 30)
+        about = data.describe()
+        assert about["train"] == data.train.dataset.manifest.fingerprint
+        assert about["validation"] == data.validation.dataset.manifest.fingerprint
+        assert about["entropy_model"]["fingerprint"] == entropy_model().fingerprint
+        assert (about["validation_is_held_out"], about["patch_rule"]["threshold"]) == (False, 4.55)
+
+
+def test_a_dataset_that_holds_folders_is_still_one_dataset(tmp_path, split_shards, shards):
+    shutil.copytree(shards, tmp_path / "shards")
+    shutil.copytree(split_shards / "train", tmp_path / "shards" / "train")
+    assert len(open_training_data(tmp_path / "shards").train.lengths) == 120
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ({"model": entropy_model(1)}, r"train and .*validation were made with different entropy models; build one of them again"),
+        ({"rule": PatchRule(threshold=4.5)}, r"train and .*validation were cut with different patch rules; .* --rule-from the other"),
+        (None, r"There is no folder .*validation; give the folder that build-shards wrote"),
+    ],
+)
+def test_datasets_that_do_not_go_together_are_refused(tmp_path, split_shards, validation, message):
+    shutil.copytree(split_shards / "train", tmp_path / "train")
+    if validation is not None:
+        write_dataset(tmp_path / "validation", texts(10), **validation)
+    with pytest.raises(ShardError, match=message):
+        open_training_data(tmp_path)
+
+
+def test_a_model_is_not_judged_on_what_it_learned(tmp_path, split_shards):
+    train = shutil.copytree(split_shards / "train", tmp_path / "train")
+    message = r"train and .*validation are the same documents, so a model would be judged on what it learned"
+    with pytest.raises(ShardError, match=message):
+        open_training_data(train, shutil.copytree(train, tmp_path / "validation"))
+
+
+def test_validation_documents_without_a_byte_are_refused(tmp_path, split_shards):
+    empty = write_dataset(tmp_path / "empty", [b"", b""])
+    with pytest.raises(CorpusError, match="The validation documents have no bytes to judge a model on"):
+        run(open_training_data(split_shards / "train", empty), tmp_path / "blt")
+
+
+def seen_documents(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[int]]:
+    """Documents of the batches that were made while gradients were (True) and weren't computed."""
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    collate = bltmodel.training.collate
+
+    def spy(rows, device):
+        seen[torch.is_grad_enabled()] += [piece.document for row in rows for piece in row.pieces]
+        return collate(rows, device)
+
+    monkeypatch.setattr(bltmodel.training, "collate", spy)
+    return seen
+
+
+def test_what_is_held_out_is_judged_on_and_never_learned(shards, tmp_path, monkeypatch):
+    seen, data = seen_documents(monkeypatch), open_training_data(shards)
+    run(data, tmp_path / "blt", steps=35, evaluate_every=35, row_tokens=64, batch_rows=2, validation_bytes=1 << 20)
+    learned, judged = set(seen[True]), set(seen[False])
+    assert metrics_of(tmp_path / "blt")[-1]["epoch"] > 1
+    assert learned == set(np.flatnonzero(~data.held_out))
+    assert judged == set(np.flatnonzero(data.held_out))
+
+
+def test_validation_takes_the_first_documents_that_fit(split_shards, tmp_path, monkeypatch):
+    seen, data = seen_documents(monkeypatch), open_training_data(split_shards)
+    lengths = data.validation.lengths
+    run(data, tmp_path / "blt", steps=1, validation_bytes=int(lengths[:10].sum()))
+    assert sorted(set(seen[False])) == list(range(10))
+
+
+# ------------------------------------------------------------------------------------------------------------------ the run
+
+
+def test_a_run_leaves_the_best_model_and_says_what_it_learned_from(split_shards, tmp_path):
+    out, said = tmp_path / "blt", []
+    data = open_training_data(split_shards)
+    best = run(data, out, reporter=Reporter(evaluated=said.append), steps=7, evaluate_every=3)
+    assert [line["step"] for line in metrics_of(out)] == [line["step"] for line in said] == [3, 6, 7]
+    assert best == min(said, key=lambda line: line["loss"])
+    about = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert about["validation"] == best
+    assert about["training"]["steps"] == 7
+    assert trained_on(about, out) == data.describe()
+    assert BLT.load(out).config == tiny_config()
+    assert not list(out.glob("*.tmp"))
+
+
+def test_a_model_that_no_training_wrote_says_nothing(tmp_path):
+    with pytest.raises(CheckpointError, match="blt doesn't say what it was trained on, so nobody knows its patches"):
+        trained_on({"kind": "bltmodel.BLT"}, tmp_path / "blt")
+
+
+def test_training_learns_and_its_figures_are_those_of_evaluate(split_shards, tmp_path):
+    out = train(split_shards, tmp_path / "blt", steps=60, evaluate_every=60, validation_bytes=1 << 20, row_tokens=64)
+    (last,) = metrics_of(out)
+    assert last["bits_per_byte"] < 4.5
+    report = evaluate(out, split_shards / "validation", device="cpu", compressors=[]).report()["overall"]
+    for name in ("loss", "bits_per_byte", "accuracy", "perplexity", "confidence_mean", "confidence_min", "confidence_max"):
+        assert report[name] == pytest.approx(last[name], rel=1e-5), name
+
+
+def test_gradients_of_micro_batches_add_up(split_shards, tmp_path):
+    data = open_training_data(split_shards)
+    for name, rows_at_once in (("whole", None), ("parts", 1)):
+        run(data, tmp_path / name, micro_batch_rows=rows_at_once)
+    for whole, parts in zip(*(metrics_of(tmp_path / name) for name in ("whole", "parts")), strict=True):
+        assert parts == pytest.approx(whole, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_precisions(split_shards, tmp_path, precision):
+    best = run(open_training_data(split_shards), tmp_path / "blt", precision=precision, steps=20, evaluate_every=10)
+    assert best["bits_per_byte"] < 6.5
+    assert BLT.load(tmp_path / "blt").head.weight.dtype == torch.float32
+
+
+def test_patience_ends_a_run_that_gets_worse(split_shards, tmp_path):
+    said: list[str] = []
+    run(
+        open_training_data(split_shards), tmp_path / "blt", reporter=Reporter(said=said.append),
+        steps=200, learning_rate=3.0, warmup_steps=3, evaluate_every=1, patience=4,
+    )  # fmt: skip
+    losses = [line["loss"] for line in metrics_of(tmp_path / "blt")]
+    best = losses.index(min(losses))
+    assert len(losses) == best + 1 + 4 < 200
+    assert said == [f"Stopped at step {len(losses)}: no new best in 4 evaluations."]
+    # What is kept is the best, not the last.
+    report = evaluate(tmp_path / "blt", split_shards / "validation", device="cpu", max_bytes=300, compressors=[]).report()
+    assert report["overall"]["loss"] == pytest.approx(min(losses), rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------ stop and go on
+
+
+def interrupt_at(step: int) -> Reporter:
+    """Presses Ctrl-C while a step is reported."""
+    taken = [0]
+
+    def stepped(steps: int) -> None:
+        taken[0] += steps
+        if taken[0] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return Reporter(stepped=stepped)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"micro_batch_rows": 2, "row_tokens": 24}, {"learning_rate": 3.0, "warmup_steps": 6}],
+    ids=["whole", "micro-batches", "the best comes first"],
+)
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shards, tmp_path, changes):
+    whole = run(open_training_data(shards), tmp_path / "whole", **changes)
+    for step in (1, 2, 5):
+        with pytest.raises(KeyboardInterrupt):
+            run(open_training_data(shards), tmp_path / "stopped", reporter=interrupt_at(step), **changes)
+    said: list[str] = []
+    best = run(open_training_data(shards), tmp_path / "stopped", reporter=Reporter(said=said.append), **changes)
+    assert said == [f"Going on: {tmp_path / 'stopped'} holds this run at step 5 of 6."]
+    assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "whole")
+    assert metrics_of(tmp_path / "stopped") == metrics_of(tmp_path / "whole")
+    assert best["loss"] == whole["loss"]
+    assert best["step"] == (2 if "learning_rate" in changes else 6)
+
+
+def test_a_finished_run_is_left_as_it_is(shards, tmp_path):
+    data, out, said = open_training_data(shards), tmp_path / "blt", []
+    first = run(data, out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name not in ("metrics.jsonl", ".lock")}
+    assert run(data, out, reporter=Reporter(said=said.append)) == first
+    assert said == [f"It had finished already: {out} holds this run at step 6 of 6."]
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data, out: run(data, out, learning_rate=0.5), r"holds another run: its training.learning_rate is 0.01, this one's is 0.5"),
+        (
+            lambda data, out: train_blt(tiny_config(window=8), training(), data, out, device="cpu"),
+            r"holds another run: its model.window is 16, this one's is 8; choose another folder, or start over there with --no-resume",
+        ),
+    ],
+)
+def test_a_folder_with_another_run_is_refused(shards, tmp_path, change: Callable, message):
+    data = open_training_data(shards)
+    run(data, tmp_path / "blt", steps=2)
+    before = weights_of(tmp_path / "blt")
+    with pytest.raises(CheckpointError, match=message):
+        change(data, tmp_path / "blt")
+    assert weights_of(tmp_path / "blt") == before
+
+
+def test_other_documents_are_another_run_and_can_start_over(shards, split_shards, tmp_path):
+    run(open_training_data(shards), tmp_path / "blt", steps=2)
+    other = open_training_data(split_shards)
+    with pytest.raises(CheckpointError, match=r"holds another run: its data.train is '\w+', this one's is '\w+'"):
+        run(other, tmp_path / "blt", steps=2)
+    run(other, tmp_path / "blt", steps=2, resume=False)
+    run(other, tmp_path / "alone", steps=2)
+    assert weights_of(tmp_path / "blt") == weights_of(tmp_path / "alone")
+
+
+def test_one_run_a_folder(shards, tmp_path):
+    with exclusive(tmp_path / "blt"), pytest.raises(BuildError, match=r"Another process is writing to .*blt"):
+        run(open_training_data(shards), tmp_path / "blt")
