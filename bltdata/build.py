@@ -2,39 +2,35 @@
 
 A plan comes first: the corpus cut into fragments, each of which becomes one shard. What a shard holds depends on its
 fragment, the model and the settings alone, so it has the same bytes whichever process writes it, and when. A shard that
-is there and says that it was made by this plan is finished; so running the same build again goes on where it stopped.
+was made by this plan, was listed, and is still what was listed is finished; so running the same build again goes on where
+it stopped.
 """
 
-import contextlib
 import functools
-import json
-import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
 import torch
 
-from bltdata.atomic import remove_leftovers, write_json
-from bltdata.config import fingerprint, to_mapping
+from bltdata.atomic import remove_leftovers
+from bltdata.config import ADDED_LATER, fingerprint, to_mapping
 from bltdata.corpus import Corpus, Document, Fragment
 from bltdata.corpus.sample import expected_bytes, sample_documents
-from bltdata.engines import run_local
+from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
 from bltdata.entropy import EntropyModel, Score
 from bltdata.entropy.scoring import CHUNK_TOKENS
-from bltdata.errors import BuildError, ConfigError, ShardError
+from bltdata.errors import BuildError, ConfigError
 from bltdata.lock import exclusive
 from bltdata.nn import one_thread, prepare_allocator
 from bltdata.patching import Calibration, PatchRule, calibrate
-from bltdata.shards import Manifest, ShardRecord, ShardWriter, read_metadata, read_record, round_entropies
-from bltdata.shards.footer import reading
+from bltdata.patching.calibration import check_target
+from bltdata.shards import Manifest, ShardRecord, ShardWriter, round_entropies
+from bltdata.shards.ledger import LEDGER_NAME
 from bltdata.shards.precision import Precision as EntropyPrecision
-from bltdata.shards.schema import MANIFEST_NAME, shard_name
-
-PLAN_FILE = "plan.json"
+from bltdata.shards.schema import shard_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,39 +55,14 @@ class BuildConfig:
     fragment_bytes: int = 32 << 20
     """Raw bytes a shard should have, about."""
 
+    reset_at_newline: bool = field(default=False, metadata=ADDED_LATER)
+    """Score each line as if nothing stood before the newline that it follows. The rule's field of this name resets the rule."""
+
     def __post_init__(self) -> None:
-        if self.target_patch_length is None and not self.rule.is_calibrated:
-            raise ConfigError("The rule 'entropy' has no threshold: give --threshold, or --target-patch-length to calibrate one.")
-        if self.target_patch_length is not None:
-            self._check_target(self.target_patch_length)
+        check_target(self.rule, self.target_patch_length)
         for name in ("calibration_bytes", "fragment_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-
-    def _check_target(self, target: float) -> None:
-        if not self.rule.needs_entropies:
-            raise ConfigError(f"The rule {self.rule.scheme!r} has no threshold to calibrate; leave --target-patch-length out.")
-        if not 1 <= target < math.inf:
-            raise ConfigError(f"target_patch_length is {target:g}; it must be a number of bytes, at least 1.")
-        # Beside a relative threshold, calibration replaces this one: then it is there to say which of the two is meant.
-        if self.rule.threshold is not None and self.rule.relative_threshold is None:
-            raise ConfigError(
-                f"Both a threshold ({self.rule.threshold:g}) and a target patch length ({target:g}) are given; leave one of them out."
-            )
-
-
-@dataclass(frozen=True)
-class BuildReporter:
-    """Who is told how a build goes. The default tells nobody."""
-
-    said: Callable[[str], None] = lambda text: None
-    """A sentence for the user."""
-
-    planned: Callable[[float | None], None] = lambda num_bytes: None
-    """About how many raw bytes there are to do, before the first shard; None where nobody knows."""
-
-    built: Callable[[ShardRecord], None] = lambda record: None
-    """A shard was finished."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +81,8 @@ class ShardJob:
         """Read, score and cut the documents of `fragment`, and write their shard."""
         model = _load_model(self.model_folder, self.model_fingerprint)
         metadata = self.metadata(fragment, model)
-        precision = _torch_type(self.config)
         with one_thread(), ShardWriter(self.folder / shard_name(fragment.index), metadata) as writer:
-            for document, score in _scored(model, self.corpus.read(fragment, writer.left_out), precision):
+            for document, score in _scored(model, self.corpus.read(fragment, writer.left_out), self.config):
                 entropies = round_entropies(score.entropy_nats, self.config.entropy_precision)
                 lengths = self.rule.lengths(document.data, entropies, document=document.doc_id)
                 writer.add(
@@ -167,17 +137,16 @@ def build_shards(
         plan = _plan(corpus, model, config)
         rule = _agreed_rule(plan, folder, lambda: _calibrated(corpus, model, config, plan, reporter))
         job = ShardJob(corpus, model_folder, model.fingerprint, rule, config, folder, fingerprint([plan.identity, to_mapping(rule)]))
-        finished = dict(_finished(job, plan))
-        missing = [fragment for fragment in plan.fragments if fragment.index not in finished]
-        if finished:
-            reporter.said(f"{folder} has {len(finished)} of {len(plan.fragments)} shards already; {len(missing)} to go.")
-        reporter.planned(expected_bytes(corpus, missing))
-        # Closed before the lock is given up: then no worker writes any more.
-        with contextlib.closing(run_local(job, missing, workers)) as records:
-            for record in records:
-                finished[int(Path(record.file).stem.removeprefix("part-"))] = record
-                reporter.built(record)
-        return _publish(job, plan, model, [finished[fragment.index] for fragment in plan.fragments])
+        return finish_shards(
+            folder,
+            job,
+            {shard_name(fragment.index): fragment for fragment in plan.fragments},
+            job.plan_fingerprint,
+            workers=workers,
+            reporter=reporter,
+            num_bytes=lambda missing: expected_bytes(corpus, missing),
+            publish=lambda records: _publish(job, plan, model, records),
+        )
 
 
 @dataclass(frozen=True)
@@ -190,16 +159,15 @@ class _Plan:
 
 def describe_model(model: EntropyModel, config: BuildConfig) -> dict[str, Any]:
     """What shards and manifest say of the entropy model and of the context that it was given."""
-    return {
-        "fingerprint": model.fingerprint,
-        "config": to_mapping(model.config),
-        "context": {
-            "policy": "each document alone, in one stream, keys and values of the last window carried",
-            "window": model.config.window,
-            "chunk_tokens": CHUNK_TOKENS,
-            "precision": config.precision,
-        },
+    context: dict[str, Any] = {
+        "policy": "each document alone, in one stream, keys and values of the last window carried",
+        "window": model.config.window,
+        "chunk_tokens": CHUNK_TOKENS,
+        "precision": config.precision,
     }
+    if config.reset_at_newline:
+        context["reset_at_newline"] = True
+    return {"fingerprint": model.fingerprint, "config": to_mapping(model.config), "context": context}
 
 
 def _plan(corpus: Corpus, model: EntropyModel, config: BuildConfig) -> _Plan:
@@ -215,28 +183,21 @@ def _plan(corpus: Corpus, model: EntropyModel, config: BuildConfig) -> _Plan:
 
 def _agreed_rule(plan: _Plan, folder: Path, calibrated: Callable[[], PatchRule]) -> PatchRule:
     """The rule of the build in `folder`: the one in its plan, or a new one, which is written there."""
-    path = folder / PLAN_FILE
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            rule = PatchRule(**found["patch_rule"])
-            identity = dict(found["identity"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BuildError(f"{path} is damaged; choose another folder, or delete this one to build again.") from error
-        _check_identity(identity, plan.identity, folder)
-        return rule
-    if (folder / MANIFEST_NAME).exists() or any(folder.glob("part-*.parquet")):
-        raise BuildError(f"{folder} holds shards but no {PLAN_FILE}, so nobody can tell what made them; choose another folder.")
-    rule = calibrated()
-    write_json(path, {"identity": plan.identity, "patch_rule": to_mapping(rule), "fragments": [to_mapping(f) for f in plan.fragments]})
-    return rule
+    differences = {
+        "corpus": "another corpus",
+        "entropy_model": "another entropy model",
+        "build": "other settings",
+        "fragments": "another corpus (its files have changed)",
+    }
 
+    def read(found: Mapping[str, Any]) -> PatchRule:
+        dict(found["identity"])
+        return PatchRule(**found["patch_rule"])
 
-def _check_identity(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    names = {"corpus": "corpus", "entropy_model": "entropy model", "build": "settings", "fragments": "corpus (its files have changed)"}
-    for key, name in names.items():
-        if fingerprint(found.get(key)) != fingerprint(wanted[key]):
-            raise BuildError(f"{folder} was begun with another {name}; choose another folder, or delete this one to build it anew.")
+    def decide() -> dict[str, Any]:
+        return {"patch_rule": to_mapping(calibrated()), "fragments": [to_mapping(fragment) for fragment in plan.fragments]}
+
+    return agreed_plan(folder, "identity", plan.identity, differences, decide=decide, read=read)
 
 
 def _calibrated(corpus: Corpus, model: EntropyModel, config: BuildConfig, plan: _Plan, reporter: BuildReporter) -> PatchRule:
@@ -256,35 +217,13 @@ def _calibrated(corpus: Corpus, model: EntropyModel, config: BuildConfig, plan: 
 def calibrate_rule(model: EntropyModel, documents: list[bytes], config: BuildConfig) -> Calibration:
     """Find the threshold that gives `documents` the target patch length, from entropies as a shard would store them."""
     assert config.target_patch_length is not None, "there is something to calibrate to"
-    scores = model.score_with_nll(documents, _torch_type(config))
+    scores = model.score_with_nll(documents, _torch_type(config), reset_at_newline=config.reset_at_newline)
     pairs = ((data, round_entropies(score.entropy_nats, config.entropy_precision)) for data, score in zip(documents, scores, strict=True))
     with one_thread():
         return calibrate(pairs, config.rule, config.target_patch_length)
 
 
-def _finished(job: ShardJob, plan: _Plan) -> Iterator[tuple[int, ShardRecord]]:
-    """The shards of this plan that are in the folder and whole. Anything else under their names is built again."""
-    for fragment in plan.fragments:
-        path = job.folder / shard_name(fragment.index)
-        if not path.exists():
-            continue
-        try:
-            if read_metadata(path).get("plan") != job.plan_fingerprint:
-                continue
-            _read_pages(path)
-            yield fragment.index, read_record(path)
-        except ShardError:
-            continue
-
-
-def _read_pages(path: Path) -> None:
-    """Read a whole shard, whose pages have checksums: a bit that flipped on the disk must not get into a manifest."""
-    with reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        for row_group in range(file.num_row_groups):
-            file.read_row_group(row_group)
-
-
-def _scored(model: EntropyModel, documents: Iterable[Document], precision: torch.dtype) -> Iterator[tuple[Document, Score]]:
+def _scored(model: EntropyModel, documents: Iterable[Document], config: BuildConfig) -> Iterator[tuple[Document, Score]]:
     """Documents with their scores; the model reads a little ahead of what it has given back."""
     ahead: deque[Document] = deque()
 
@@ -293,7 +232,7 @@ def _scored(model: EntropyModel, documents: Iterable[Document], precision: torch
             ahead.append(document)
             yield document.data
 
-    for score in model.score_with_nll(texts(), precision):
+    for score in model.score_with_nll(texts(), _torch_type(config), reset_at_newline=config.reset_at_newline):
         yield ahead.popleft(), score
 
 
@@ -310,7 +249,7 @@ def _publish(job: ShardJob, plan: _Plan, model: EntropyModel, records: list[Shar
         shards=records,
     )
     if manifest.totals.num_documents == 0:
-        for name in (PLAN_FILE, *(record.file for record in records)):
+        for name in (PLAN_FILE, LEDGER_NAME, *(record.file for record in records)):
             (job.folder / name).unlink()
     job.corpus.check_not_empty(manifest.totals.num_documents, manifest.totals.left_out)
     manifest.write(job.folder)

@@ -166,6 +166,7 @@ class Pipeline:
             sampling=SamplingConfig(temperature=settings.temperature),
             seed=settings.seed,
             entropy_precision=manifest.entropy_precision,
+            reset_at_newline=manifest.entropy_model.get("context", {}).get("reset_at_newline", False),
         )
         write_bytes(self.folder / "sample.txt", prompt + new)
         text = (prompt + new).decode(errors="replace")

@@ -9,7 +9,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
 from bltdata.cli.progress import Advance, format_amount, progress, say
-from bltdata.cli.settings import config_option, options_from, read_sections, settings
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import to_mapping
 from bltdata.corpus.config import CorpusConfig
 from bltdata.errors import ConfigError
@@ -35,6 +35,7 @@ from bltdata.patching.settings import RuleSettings
     help="Store entropies on a grid of 1/256 nat, or as computed.  [default: grid]",
 )
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Type of the model's matrix products.  [default: float32]")
+@click.option("--reset-scoring-at-newline", "reset_at_newline", is_flag=True, help="Score each line as if nothing stood before it.")
 @click.option("--fragment-bytes", type=int, default=None, help="Raw bytes a shard should have, about.  [default: 33554432]")
 @click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Processes; the shards don't depend on it.  [default: one a core]"
@@ -60,9 +61,8 @@ def build_shards(
     again to go on after a stop: finished shards are kept.
     """
     sections = read_sections(config_file, ["corpus", "rule", "build"])
-    where = str(config_file or "The configuration")
-    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=f"{where}, section [corpus],")
-    rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=f"{where}, section [rule],")
+    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
+    rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
 
     from bltdata.build import BuildConfig, BuildReporter
     from bltdata.build import build_shards as build
@@ -72,8 +72,14 @@ def build_shards(
     if rule_from is not None:
         if rule_settings != RuleSettings():
             raise ConfigError("Both --rule-from and settings of a rule are given; leave one of them out.")
-        rule = Manifest.read(rule_from).patch_rule
-    config = settings(ctx, BuildConfig, sections["build"], defaults={"rule": rule}, where=f"{where}, section [build],")
+        found = Manifest.read(rule_from)
+        if found.source_rules:
+            raise ConfigError(
+                f"{rule_from} has a rule for each source, and a build has one for all; build with any rule, "
+                f"then run bltdata repatch with --rule-from {rule_from}."
+            )
+        rule = found.patch_rule
+    config = settings(ctx, BuildConfig, sections["build"], defaults={"rule": rule}, where=section_name(config_file, "build"))
     corpus = corpora.open(None if split == "all" else split)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

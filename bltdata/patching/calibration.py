@@ -1,40 +1,28 @@
-"""Choosing a threshold so that patches have a wanted mean length.
+"""Choosing a threshold so that patches have a wanted mean length, for all documents together or for each source.
 
-Thresholds are tried at float16 values, the precision in which entropies are stored: finer ones can't tell stored entropies apart.
 For a rule of one threshold and nothing else, a histogram of the documents says exactly how many patches every threshold makes, in
-one pass and in memory that doesn't grow. Any other rule is run on the documents, which are kept, for each threshold of a bisection.
+one pass and in memory that doesn't grow. Any other rule is run on the documents once more for each step of a bisection; one pass
+serves the bisections of all sources.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Collection, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from bltdata.errors import PatchingError
-from bltdata.patching import inputs
+from bltdata.errors import ConfigError, PatchingError
+from bltdata.patching.batch import DocumentBatch, batches_of
 from bltdata.patching.rule import PatchRule
-from bltdata.patching.schemes import float16_floor_code
-from bltdata.vocab import MAX_ENTROPY_NATS
-
-Field = Literal["threshold", "relative_threshold"]
-
-_TOP_CODE = int(np.float16(MAX_ENTROPY_NATS).view(np.uint16))
-"""Of the largest value that occurs; a *code* is that of a float16, negative for a negative value, so codes have the values' order."""
-
-_TOP_THRESHOLD_CODE = float16_floor_code(MAX_ENTROPY_NATS)
+from bltdata.patching.sources import PatchCounts, Read, SourceRules
+from bltdata.patching.thresholds import Field, ThresholdHistogram, calibrated_field, code_value, has_nothing_else, with_threshold
 
 _TOLERANCE = 0.005
 """How far beyond the reachable means a target may lie, as a part of it, before it is an error."""
 
-_BATCH = 1 << 20
-"""Positions that are counted at a time: a histogram has tens of thousands of bins, so short documents share a count."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What `calibrate` found."""
+    """A threshold that was found."""
 
     rule: PatchRule
     """The rule with the threshold set."""
@@ -52,6 +40,37 @@ class Calibration:
     """Their bytes."""
     num_patches: int
     """The patches that the rule makes of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """What one threshold does."""
+
+    threshold: float
+    """Nats."""
+    overall: PatchCounts
+    """To all documents."""
+    by_source: dict[str, PatchCounts]
+    """To those of each source, sources by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """What `calibrate_sources` found."""
+
+    overall: Calibration
+    """The one threshold for all documents."""
+    under_overall: dict[str, PatchCounts]
+    """What it does to each source, sources by name."""
+    by_source: dict[str, Calibration]
+    """A threshold for each source; empty unless it was asked for."""
+    curve: tuple[CurvePoint, ...]
+    """Thresholds at even distances, ascending."""
+
+    @property
+    def rules(self) -> SourceRules:
+        """The rule that was found, and those of the sources if they were asked for."""
+        return SourceRules(default=self.overall.rule, by_source={name: found.rule for name, found in self.by_source.items()})
 
 
 def calibrate(
@@ -74,174 +93,174 @@ def calibrate(
         PatchingError: the rule has no threshold; there are no documents; entropies are invalid; or the target can't be reached,
             with the nearest mean that can.
 
-    >>> entropies = np.array([3, 0.5, 0.25, 2, 0.5, 1, 0.25, 3], dtype=np.float16)
+    >>> entropies = [3, 0.5, 0.25, 2, 0.5, 1, 0.25, 3]
     >>> found = calibrate([(b"abcdefg", entropies)], PatchRule(), 2.0)
     >>> found.rule.threshold, found.mean_patch_length
     (0.75, 2.0)
     """
-    field = _field(rule, field)
-    if not math.isfinite(target_patch_length):
-        raise PatchingError(f"The target patch length is {target_patch_length!r}; give a number of bytes, such as 4.5.")
-    is_alone = _with(rule, field, 0.0) == _with(PatchRule(), field, 0.0)
-    sample = _Sample(field, keeps=not is_alone, keeps_bytes=rule.needs_bytes)
-    for index, (data, entropy_nats) in enumerate(documents):
-        sample.add(data, entropy_nats, f"document {index}")
-    if sample.num_documents == 0:
-        raise PatchingError("There are no documents to calibrate on; give some.")
+    field = calibrated_field(rule, field)
+    batches: Iterable[DocumentBatch] = batches_of(documents, keeps_bytes=rule.needs_bytes)
+    if not has_nothing_else(rule, field):
+        batches = list(batches)
+    calibrator = _Calibrator(lambda: batches, rule, field, target_patch_length)
+    return calibrator.calibration(None, calibrator.run([None])[None])
 
-    codes = sample.threshold_codes()
-    count = sample.count_patches if is_alone else _counter(sample, rule, field)
-    code, num_patches = _nearest(codes, count, sample.num_positions, target_patch_length, field)
-    threshold = _value(code)
-    return Calibration(
-        rule=_with(rule, field, threshold),
-        field=field,
-        threshold=threshold,
-        target_patch_length=float(target_patch_length),
-        mean_patch_length=sample.num_positions / num_patches,
-        num_documents=sample.num_documents,
-        num_bytes=sample.num_positions - sample.num_documents,
-        num_patches=num_patches,
+
+def calibrate_sources(
+    read: Read, rule: PatchRule, target_patch_length: float, *, by_source: bool = False, field: Field | None = None
+) -> CalibrationReport:
+    """Find the threshold for documents that are too many to keep, and what it does to each source.
+
+    Args:
+        read: gives the documents, and is called once for a rule of one threshold and nothing else, some ten times for any other. The
+            memory taken is that of one batch, and 0.3 MB a source.
+        rule: as for `calibrate`.
+        target_patch_length: wanted mean of positions per patch.
+        by_source: also find a threshold for each source.
+        field: as for `calibrate`.
+
+    Raises:
+        PatchingError: as `calibrate`; a target that a source can't reach is one of the reasons if `by_source` is set.
+    """
+    calibrator = _Calibrator(read, rule, calibrated_field(rule, field), target_patch_length)
+    curve = calibrator.total.curve_codes()
+    sources = calibrator.sources if by_source else []
+    found = calibrator.run([None, *sources], also=curve)
+    return CalibrationReport(
+        overall=calibrator.calibration(None, found[None]),
+        under_overall=calibrator.point(found[None]).by_source,
+        by_source={source: calibrator.calibration(source, found[source]) for source in sources},
+        curve=tuple(calibrator.point(code) for code in curve),
     )
 
 
-class _Sample:
-    """The documents seen: a histogram of what the threshold is compared with, and the documents themselves if they are needed."""
+def check_target(rule: PatchRule, target_patch_length: float | None) -> None:
+    """Refuse settings that leave open what the threshold is: none and no target, or both.
 
-    def __init__(self, field: Field, *, keeps: bool, keeps_bytes: bool) -> None:
-        self.num_documents = 0
-        self.num_positions = 0
-        self._field = field
-        self._keeps = keeps
-        self._keeps_bytes = keeps_bytes
-        self._counts = np.zeros(2 * _TOP_CODE + 1, dtype=np.int64)
-        self._above = np.empty(0, dtype=np.int64)
-        self._waiting: list[np.ndarray] = []
-        self._num_waiting = 0
-        self._data: list[np.ndarray] = []
-        self._sizes: list[int] = []
-        self._entropies: list[np.ndarray] = []
-
-    def add(self, data: Any, entropy_nats: Any, document: str) -> None:
-        """Take in a document."""
-        array, entropies = inputs.as_bytes(data), inputs.as_entropies(entropy_nats)
-        inputs.check_entropies(entropies, array.size, document)
-        self.num_documents += 1
-        self.num_positions += entropies.size
-        # Copies: a caller may fill the same buffer again, and a slice would keep a whole row group in memory.
-        compared = entropies[1:].copy() if self._field == "threshold" else np.diff(entropies.astype(np.float32))
-        self._waiting.append(compared)
-        self._num_waiting += compared.size
-        if self._num_waiting >= _BATCH:
-            self._count_waiting()
-        if self._keeps:
-            self._sizes.append(array.size)
-            self._entropies.append(entropies.copy())
-            if self._keeps_bytes:
-                self._data.append(array.copy())
-
-    def threshold_codes(self) -> np.ndarray:
-        """Codes of all thresholds that differ in what they let through on these documents, ascending."""
-        self._count_waiting()
-        # above[i]: how many of the compared values are above the threshold with code i - _TOP_CODE
-        self._above = self._counts[::-1].cumsum()[::-1] - self._counts
-        seen = np.flatnonzero(self._counts) - _TOP_CODE
-        lowest, highest = (0, _TOP_THRESHOLD_CODE) if self._field == "threshold" else (-_TOP_CODE, _TOP_CODE)
-        seen = seen[(seen > lowest) & (seen <= highest)]
-        # From one edge up to the next, every threshold makes the same patches.
-        edges = np.concatenate([[lowest], seen, [highest + 1]])
-        values = _values(edges)
-        middles: np.ndarray = np.clip(_ceil_codes((values[:-1] + values[1:]) / 2), edges[:-1], edges[1:] - 1)
-        return middles
-
-    def count_patches(self, code: int) -> int:
-        """Patches of all documents under a rule that has the threshold with this code and nothing else."""
-        return self.num_documents + int(self._above[code + _TOP_CODE])
-
-    def joined(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-        """Bytes (None if not kept), offsets and entropies of the documents, end to end."""
-        offsets = np.concatenate([[0], np.cumsum(self._sizes)])
-        data = np.concatenate(self._data) if self._keeps_bytes else None
-        return data, offsets, np.concatenate(self._entropies)
-
-    def _count_waiting(self) -> None:
-        if self._waiting:
-            codes = _ceil_codes(np.concatenate(self._waiting))
-            self._counts += np.bincount(codes + _TOP_CODE, minlength=self._counts.size)
-            self._waiting = []
-            self._num_waiting = 0
-
-
-def _counter(sample: _Sample, rule: PatchRule, field: Field) -> Callable[[int], int]:
-    """Counts the patches of the sample under a threshold by cutting it."""
-    data, offsets, entropies = sample.joined()
-
-    def count(code: int) -> int:
-        tried = _with(rule, field, _value(code))
-        return len(tried.lengths_of_documents(data, offsets, entropies)[0])
-
-    return count
-
-
-def _nearest(codes: np.ndarray, count: Callable[[int], int], num_positions: int, target: float, field: Field) -> tuple[int, int]:
-    """The code whose mean is nearest to the target, and its number of patches, which falls as codes rise."""
-    low, high = 0, len(codes) - 1
-    counts = {index: count(int(codes[index])) for index in (low, high)}
-    if not num_positions / counts[low] * (1 - _TOLERANCE) <= target <= num_positions / counts[high] * (1 + _TOLERANCE):
-        nearest = low if target < num_positions / counts[low] else high
-        raise PatchingError(
-            f"No {field} makes patches of {target:g} bytes on average of these documents; the nearest mean that can be reached is "
-            f"{num_positions / counts[nearest]:.4g}, with {field} = {_value(int(codes[nearest])):.6g}."
+    Raises:
+        ConfigError: these settings, or a target for a rule without a threshold, or one that no documents can have.
+    """
+    if target_patch_length is None:
+        if not rule.is_calibrated:
+            raise ConfigError("The rule 'entropy' has no threshold: give --threshold, or --target-patch-length to calibrate one.")
+        return
+    if rule.scheme != "entropy":
+        raise ConfigError(f"The rule {rule.scheme!r} has no threshold to calibrate; leave --target-patch-length out.")
+    if not 1 <= target_patch_length < math.inf:
+        raise ConfigError(f"target_patch_length is {target_patch_length:g}; it must be a number of bytes, at least 1.")
+    # Beside a relative threshold, calibration replaces this one: then it is there to say which of the two is meant.
+    if rule.threshold is not None and rule.relative_threshold is None:
+        raise ConfigError(
+            f"Both a threshold ({rule.threshold:g}) and a target patch length ({target_patch_length:g}) are given; leave one of them out."
         )
-    while high - low > 1:
-        middle = (low + high) // 2
-        counts[middle] = count(int(codes[middle]))
-        if num_positions / counts[middle] < target:
-            low = middle
-        else:
-            high = middle
-    best = min(counts, key=lambda index: (abs(num_positions / counts[index] - target), index))
-    return int(codes[best]), counts[best]
 
 
-def _field(rule: PatchRule, field: Field | None) -> Field:
-    if not rule.needs_entropies:
-        raise PatchingError(f"The rule {rule.scheme!r} has no threshold to calibrate; calibrate an 'entropy' rule.")
-    if field is None:
-        return "relative_threshold" if rule.threshold is None and rule.relative_threshold is not None else "threshold"
-    if field not in ("threshold", "relative_threshold"):
-        raise PatchingError(f"There is no threshold {field!r}; calibrate 'threshold' or 'relative_threshold'.")
-    return field
+Search = Generator[Collection[int], None, int]
+"""Yields codes that it needs the number of patches of, and returns the code that it found."""
 
 
-def _with(rule: PatchRule, field: Field, value: float) -> PatchRule:
-    return replace(rule, threshold=value) if field == "threshold" else replace(rule, relative_threshold=value)
+class _Calibrator:
+    """Counts patches by source and threshold, and searches. A search is for a source, or for None: all documents."""
 
+    def __init__(self, read: Read, rule: PatchRule, field: Field, target: float) -> None:
+        if not math.isfinite(target):
+            raise PatchingError(f"The target patch length is {target!r}; give a number of bytes, such as 4.5.")
+        self._read, self._rule, self._field, self._target = read, rule, field, float(target)
+        self._histograms: dict[str, ThresholdHistogram] = {}
+        for batch in read():
+            batch.check_entropies()
+            self._histograms.setdefault(batch.source, ThresholdHistogram(field)).add(batch)
+        self.sources = sorted(self._histograms)
+        self.total = ThresholdHistogram(field)
+        for histogram in self._histograms.values():
+            self.total += histogram
+        if self.total.num_documents == 0:
+            raise PatchingError("There are no documents to calibrate on; give some.")
+        self._known: dict[str, dict[int, int]] = {source: {} for source in self.sources}
 
-def _values(codes: np.ndarray) -> np.ndarray:
-    """The values of codes, float32.
+    def run(self, whose: Iterable[str | None], also: Collection[int] = ()) -> dict[str | None, int]:
+        """Find the code of a threshold for each of `whose`; count what the codes `also` do on the way."""
+        searches = {key: self._search(key) for key in whose}
+        found: dict[str | None, int] = {}
+        needed: dict[str | None, Collection[int]] = {}
+        while searches:
+            for key, search in list(searches.items()):
+                try:
+                    needed[key] = next(search)
+                except StopIteration as end:
+                    found[key] = end.value
+                    del searches[key]
+                    needed.pop(key, None)
+            if None in needed or also:
+                needed[None] = [*needed.get(None, ()), *also]
+            self._learn(needed)
+            also = ()
+        return found
 
-    >>> _values(np.array([0x3C00, -0x3C00])).tolist()
-    [1.0, -1.0]
-    """
-    values: np.ndarray = np.abs(codes).astype(np.uint16).view(np.float16).astype(np.float32)
-    return np.where(codes < 0, -values, values)
+    def point(self, code: int) -> CurvePoint:
+        """What a threshold does; it must have been counted for all documents."""
+        by_source = {source: self._counts(source, code) for source in self.sources}
+        return CurvePoint(threshold=code_value(code), overall=self._counts(None, code), by_source=by_source)
 
+    def calibration(self, whose: str | None, code: int) -> Calibration:
+        """What was found for `whose`."""
+        counts, threshold = self._counts(whose, code), code_value(code)
+        return Calibration(
+            rule=with_threshold(self._rule, self._field, threshold),
+            field=self._field,
+            threshold=threshold,
+            target_patch_length=self._target,
+            mean_patch_length=counts.mean_patch_length,
+            num_documents=counts.num_documents,
+            num_bytes=counts.num_bytes,
+            num_patches=counts.num_patches,
+        )
 
-def _value(code: int) -> float:
-    return float(_values(np.array([code]))[0])
+    def _learn(self, needed: Mapping[str | None, Collection[int]]) -> None:
+        """Count the patches that thresholds make, in one pass over the documents if it takes any."""
+        new = {source: {*needed.get(source, ()), *needed.get(None, ())} - self._known[source].keys() for source in self.sources}
+        if not any(new.values()):
+            return
+        if has_nothing_else(self._rule, self._field):
+            for source, codes in new.items():
+                self._known[source].update({code: self._histograms[source].count_patches(code) for code in codes})
+            return
+        for source, codes in new.items():
+            self._known[source].update(dict.fromkeys(codes, 0))
+        for batch in self._read():
+            for code in new[batch.source]:
+                rule = with_threshold(self._rule, self._field, code_value(code))
+                self._known[batch.source][code] += len(batch.lengths(rule)[0])
 
+    def _counts(self, whose: str | None, code: int) -> PatchCounts:
+        histogram = self.total if whose is None else self._histograms[whose]
+        sources = self.sources if whose is None else [whose]
+        return PatchCounts(
+            num_documents=histogram.num_documents,
+            num_bytes=histogram.num_bytes,
+            num_patches=sum(self._known[source][code] for source in sources),
+        )
 
-def _ceil_codes(values: np.ndarray) -> np.ndarray:
-    """Codes of the smallest float16 that isn't below each value: it is above a float16 threshold exactly if the value is.
+    def _search(self, whose: str | None) -> Search:
+        """Bisection over the thresholds that differ; the number of patches falls as codes rise."""
+        codes = (self.total if whose is None else self._histograms[whose]).threshold_codes()
 
-    >>> _ceil_codes(np.array([1.0, 1.0001, -1.0001], dtype=np.float32)).tolist() == [0x3C00, 0x3C01, -0x3C00]
-    True
-    """
-    rounded = values.astype(np.float16)
-    if values.dtype != np.float16:
-        below = rounded.astype(np.float32) < values
-        rounded[below] = np.nextafter(rounded[below], np.float16(np.inf))
-    bits = rounded.view(np.uint16).astype(np.int32)
-    magnitudes = bits & 0x7FFF
-    return np.where(bits & 0x8000, -magnitudes, magnitudes)
+        def mean(index: int) -> float:
+            return self._counts(whose, int(codes[index])).mean_patch_length
+
+        low, high = 0, len(codes) - 1
+        yield [int(codes[low]), int(codes[high])]
+        tried = {low: mean(low), high: mean(high)}
+        if not tried[low] * (1 - _TOLERANCE) <= self._target <= tried[high] * (1 + _TOLERANCE):
+            nearest = low if self._target < tried[low] else high
+            documents = "these documents" if whose is None else f"the documents of source {whose!r}"
+            raise PatchingError(
+                f"No {self._field} makes patches of {self._target:g} bytes on average of {documents}; the nearest mean that can be "
+                f"reached is {tried[nearest]:.4g}, with {self._field} = {code_value(int(codes[nearest])):.6g}."
+            )
+        while high - low > 1:
+            middle = (low + high) // 2
+            yield [int(codes[middle])]
+            tried[middle] = mean(middle)
+            low, high = (middle, high) if tried[middle] < self._target else (low, middle)
+        return int(codes[min(tried, key=lambda index: (abs(tried[index] - self._target), index))])

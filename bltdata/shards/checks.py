@@ -53,6 +53,14 @@ def check_patch_lengths(lengths: np.ndarray, num_bytes: int, where: str) -> np.n
     return lengths
 
 
+def check_all_patch_lengths(lengths: np.ndarray, offsets: np.ndarray, num_bytes: np.ndarray, num_patches: np.ndarray) -> None:
+    """The same of many documents: `lengths[offsets[i] : offsets[i + 1]]` are the `num_patches[i]` of document `i`."""
+    # An empty list would take the next one's first value for its sum, so the order of these matters.
+    is_whole = np.array_equal(np.diff(offsets), num_patches) and (num_patches >= 1).all() and (lengths >= 1).all()
+    if not is_whole or (len(num_bytes) and (np.add.reduceat(lengths, offsets[:-1], dtype=np.int64) != num_bytes + 1).any()):
+        raise ShardError("Patch lengths of a row group don't sum to the bytes of their documents and one; check the patch rule.")
+
+
 def check_nll(nll_nats: float, where: str) -> float:
     """A finite sum of surprises; rounding may have brought that of a certain document slightly below zero, which becomes zero."""
     # A NaN fails the comparison too.

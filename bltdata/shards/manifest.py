@@ -62,6 +62,8 @@ class Manifest:
     """Fingerprint of the entropy model, its configuration, and how it was given context."""
     patch_rule: dict[str, Any]
     """The rule with every parameter; applied to the stored entropies it gives the stored patches."""
+    source_rules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Sources that are cut by another rule than `patch_rule`, and theirs; empty where there is one rule for all."""
     entropy_precision: Precision
     """How entropies were rounded before they were stored."""
     corpus: dict[str, Any]
@@ -81,6 +83,7 @@ class Manifest:
         entropy_precision: Precision,
         corpus: Mapping[str, Any],
         shards: Sequence[ShardRecord],
+        source_rules: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> "Manifest":
         """The manifest of these shards, with versions, totals and fingerprint filled in."""
         return Manifest(
@@ -88,11 +91,12 @@ class Manifest:
             tool_version=__version__,
             entropy_model=dict(entropy_model),
             patch_rule=dict(patch_rule),
+            source_rules={name: dict(rule) for name, rule in (source_rules or {}).items()},
             entropy_precision=entropy_precision,
             corpus=dict(corpus),
             shards=tuple(shards),
             totals=Totals.of(shards),
-            fingerprint=_fingerprint(entropy_model, patch_rule, entropy_precision, shards),
+            fingerprint=_fingerprint(entropy_model, patch_rule, source_rules or {}, entropy_precision, shards),
         )
 
     def write(self, folder: Path | str) -> Path:
@@ -123,24 +127,32 @@ class Manifest:
         for file in files:
             if Path(file).name != file or files.count(file) > 1:
                 raise ShardError(f"{path} lists the shard {file!r}, which is no name of its own in this folder; restore the file.")
-        expected = _fingerprint(self.entropy_model, self.patch_rule, self.entropy_precision, self.shards)
+        expected = _fingerprint(self.entropy_model, self.patch_rule, self.source_rules, self.entropy_precision, self.shards)
         if self.totals != Totals.of(self.shards) or self.fingerprint != expected:
             raise ShardError(
                 f"{path} was changed after it was written (totals or fingerprint do not match); restore it or run build-shards again."
             )
 
 
-def _fingerprint(entropy_model: Mapping[str, Any], patch_rule: Mapping[str, Any], precision: str, shards: Sequence[ShardRecord]) -> str:
+def _fingerprint(
+    entropy_model: Mapping[str, Any],
+    patch_rule: Mapping[str, Any],
+    source_rules: Mapping[str, Any],
+    precision: str,
+    shards: Sequence[ShardRecord],
+) -> str:
     # The documents are in the checksums; the corpus description isn't here because it may name a path.
-    return config.fingerprint(
-        {
-            "format_version": FORMAT_VERSION,
-            "entropy_model": entropy_model,
-            "patch_rule": patch_rule,
-            "entropy_precision": precision,
-            "shards": [shard.checksum for shard in shards],
-        }
-    )
+    named = {
+        "format_version": FORMAT_VERSION,
+        "entropy_model": entropy_model,
+        "patch_rule": patch_rule,
+        "entropy_precision": precision,
+        "shards": [shard.checksum for shard in shards],
+    }
+    if source_rules:
+        # Only then, so that datasets with one rule keep their names.
+        named["source_rules"] = source_rules
+    return config.fingerprint(named)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

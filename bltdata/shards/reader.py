@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bltdata.config import nearest
@@ -81,6 +82,21 @@ class ShardDataset:
         for table in self.iter_row_groups():
             yield from _rows(table)
 
+    def document(self, doc_id: str) -> Row:
+        """The first document of that name; reads the names up to it, and then its row group.
+
+        Raises:
+            ShardError: there is none.
+        """
+        for shard in range(len(self.manifest.shards)):
+            for group in self._shard_row_groups(shard):
+                names = self.read_row_group(shard, group.row_group, [schema.DOC_ID])[schema.DOC_ID]
+                index = pc.index(names, pa.scalar(doc_id, pa.string())).as_py()
+                if index >= 0:
+                    return next(_rows(self.read_row_group(shard, group.row_group).slice(index, 1)))
+        first = next((f"; the first one is {row.doc_id!r}" for row in self), "; it has none at all")
+        raise ShardError(f"{self.folder} has no document {doc_id!r}{first}.")
+
     @property
     def paths(self) -> list[Path]:
         """The shards' files, in the manifest's order."""
@@ -123,8 +139,12 @@ class ShardDataset:
     def iter_row_groups(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Every row group in order, as `read_row_group` gives it."""
         for shard in range(len(self.manifest.shards)):
-            for group in self._shard_row_groups(shard):
-                yield self.read_row_group(shard, group.row_group, columns)
+            yield from self.iter_shard(shard, columns)
+
+    def iter_shard(self, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Every row group of one shard, its index in the manifest's list, as `read_row_group` gives it."""
+        for group in self._shard_row_groups(shard):
+            yield self.read_row_group(shard, group.row_group, columns)
 
     def scan(self) -> pl.LazyFrame:
         """A lazy Polars frame over the shards, columns as in the schema."""

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from bltdata import __version__
 from bltdata.atomic import atomic_path
+from bltdata.errors import ShardError
 from bltdata.shards import schema
-from bltdata.shards.checks import check_entropies, check_nll, check_patch_lengths, check_size, check_text
-from bltdata.shards.columns import list_array
+from bltdata.shards.checks import check_all_patch_lengths, check_entropies, check_nll, check_patch_lengths, check_size, check_text
+from bltdata.shards.columns import list_array, list_column
 from bltdata.shards.footer import Footer
 from bltdata.shards.record import ShardRecord, make_record
 
@@ -96,6 +97,24 @@ class ShardWriter:
         self._rows.append(row)
         self._buffered += positions
         self._counts.update(num_documents=1, num_bytes=num_bytes, num_patches=len(patch_lengths))
+
+    def add_row_group(self, table: pa.Table) -> None:
+        """Add the documents of a row group of another shard, perhaps with other patches, as a row group of its own.
+
+        Args:
+            table: all columns, as `ShardDataset.read_row_group` gives them.
+
+        Raises:
+            ShardError: the columns are others, or patch lengths are no patches of their document.
+        """
+        if not table.schema.equals(schema.SCHEMA):
+            raise ShardError("A row group has other columns than a shard; read all columns with read_row_group.")
+        num_bytes, num_patches = table[schema.NUM_BYTES].to_numpy(), table[schema.NUM_PATCHES].to_numpy()
+        check_all_patch_lengths(*list_column(table[schema.PATCH_LENGTHS]), num_bytes, num_patches)
+        if self._rows:
+            self._flush()
+        self._parquet.write_table(table, row_group_size=max(1, table.num_rows))
+        self._counts.update(num_documents=table.num_rows, num_bytes=int(num_bytes.sum()), num_patches=int(num_patches.sum()))
 
     @contextlib.contextmanager
     def _write(self) -> Iterator[pq.ParquetWriter]:

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -7,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltdata.errors import PatchingError
-from bltdata.patching import PatchRule, calibrate, calibration
+from bltdata.patching import PatchRule, batch, calibrate
+from bltdata.patching.batch import DocumentBatch, batches_of
+from bltdata.patching.calibration import calibrate_sources
+from bltdata.patching.sources import SourceRules, count_patches
 
 Documents = list[tuple[bytes, np.ndarray]]
 
@@ -117,7 +121,7 @@ def test_the_threshold_keeps_away_from_the_values() -> None:
 
 
 def test_histogram_and_cutting_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "_BATCH", 100)
+    monkeypatch.setattr(batch, "_BATCH", 100)
     documents = make_documents(9)
     for form in (PatchRule(), PatchRule(relative_threshold=0.0)):
         counted = calibrate(documents, form, 4.5)
@@ -174,3 +178,93 @@ def test_documents_that_cannot_be_calibrated_on() -> None:
         calibrate([(b"a", [0.5])], PatchRule(), 4.5)
     with pytest.raises(PatchingError, match="calibrate 'threshold' or 'relative_threshold'"):
         calibrate([(b"a", [0.5, 0.5])], PatchRule(), 4.5, field="stride")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- many documents, by source
+
+
+def batches_by_source(scale: dict[str, float], seed: int = 0) -> list[DocumentBatch]:
+    """Documents of sources whose entropies differ by a factor, three batches of each, in turn."""
+    made = []
+    for part in range(3):
+        for number, (source, factor) in enumerate(scale.items()):
+            documents = [
+                (data, (np.round(entropies.astype(np.float32) * factor * 256) / 256).clip(0, 5.5).astype(np.float16))
+                for data, entropies in make_documents(100 * seed + 10 * part + number, count=40, step=0)
+            ]
+            (joined,) = batches_of(documents, keeps_bytes=True)
+            made.append(dataclasses.replace(joined, source=source))
+    return made
+
+
+@pytest.mark.parametrize("form", [PatchRule(), PatchRule(max_length=12), PatchRule(relative_threshold=0.0)], ids=str)
+def test_by_source(form: PatchRule) -> None:
+    batches = batches_by_source({"thai": 1.6, "english": 1.0})
+    report = calibrate_sources(lambda: batches, form, 4.5, by_source=True)
+    assert report.overall.mean_patch_length == pytest.approx(4.5, rel=0.005)
+    one = {name: counts.mean_patch_length for name, counts in report.under_overall.items()}
+    assert list(one) == list(report.by_source) == ["english", "thai"]
+    assert one["english"] > 1.3 * one["thai"]
+    for found in report.by_source.values():
+        assert found.mean_patch_length == pytest.approx(4.5, rel=0.005)
+    # What is said is what cutting gives.
+    assert count_patches(batches, SourceRules(default=report.overall.rule)) == report.under_overall
+    own = count_patches(batches, report.rules)
+    assert {name: counts.num_patches for name, counts in own.items()} == {
+        name: found.num_patches for name, found in report.by_source.items()
+    }
+    # It holds on documents not seen, where one threshold would not.
+    unseen = count_patches(batches_by_source({"thai": 1.6, "english": 1.0}, seed=1), report.rules)
+    assert unseen["english"].mean_patch_length == pytest.approx(unseen["thai"].mean_patch_length, rel=0.05)
+
+
+@pytest.mark.parametrize("form", [PatchRule(), PatchRule(max_length=12), PatchRule(min_length=2, reset_at_newline=True)], ids=str)
+def test_many_batches_are_calibrated_like_kept_documents(form: PatchRule) -> None:
+    documents = make_documents(20, count=30)
+    batches = [next(batches_of(documents[begin : begin + 7], keeps_bytes=True)) for begin in range(0, 30, 7)]
+    passes = []
+
+    def read() -> Iterator[DocumentBatch]:
+        passes.append(1)
+        yield from batches
+
+    report = calibrate_sources(read, form, 4.0)
+    assert report.overall == calibrate(documents, form, 4.0)
+    assert report.by_source == {}
+    assert report.rules == SourceRules(default=report.overall.rule)
+    assert len(passes) == 1 if form == PatchRule() else 2 < len(passes) <= 14
+
+
+@pytest.mark.parametrize("form", [PatchRule(), PatchRule(relative_threshold=0.0), PatchRule(max_length=9)], ids=str)
+def test_the_curve(form: PatchRule) -> None:
+    batches = batches_by_source({"a": 1.0, "b": 0.5})
+    curve = calibrate_sources(lambda: batches, form, 4.0).curve
+    assert 17 <= len(curve) <= 33
+    thresholds = [point.threshold for point in curve]
+    assert len(set(np.diff(thresholds))) == 1
+    lengths = [point.overall.mean_patch_length for point in curve]
+    assert lengths == sorted(lengths)
+    field = "relative_threshold" if form.relative_threshold is not None else "threshold"
+    for point in (curve[0], curve[5], curve[-1]):
+        rule = dataclasses.replace(form, **{field: max(point.threshold, 0.0) if field == "threshold" else point.threshold})
+        assert count_patches(batches, SourceRules(default=rule)) == point.by_source
+
+
+def test_a_source_that_cannot_be_held_to_the_target() -> None:
+    batches = batches_by_source({"long": 1.0})
+    (short,) = batches_of([(b"a", np.array([1, 2], dtype=np.float16))], keeps_bytes=True)
+    batches.append(dataclasses.replace(short, source="short"))
+    assert calibrate_sources(lambda: batches, PatchRule(), 4.5).by_source == {}
+    with pytest.raises(PatchingError, match=r"on average of the documents of source 'short'; the nearest mean .* is 2, with threshold = "):
+        calibrate_sources(lambda: batches, PatchRule(), 4.5, by_source=True)
+
+
+def test_batches_that_cannot_be_calibrated_on() -> None:
+    with pytest.raises(PatchingError, match="no documents to calibrate on"):
+        calibrate_sources(lambda: [], PatchRule(), 4.5)
+    (good,) = batches_of([(b"ab", np.array([1, 2, 3], dtype=np.float16))], keeps_bytes=False)
+    bad = dataclasses.replace(good, entropy_nats=np.array([1, np.nan, 3], dtype=np.float16))
+    with pytest.raises(PatchingError, match="position 1 of document 0 is nan"):
+        calibrate_sources(lambda: [bad], PatchRule(), 4.5)
+    with pytest.raises(PatchingError, match="has no threshold to calibrate"):
+        calibrate_sources(lambda: [good], PatchRule(scheme="byte"), 4.5)

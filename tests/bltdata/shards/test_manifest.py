@@ -60,6 +60,29 @@ def test_the_fingerprint_names_settings_and_contents_not_places() -> None:
     assert len({name, *(other.fingerprint for other in others)}) == 7
 
 
+def test_rules_by_source(tmp_path: Path) -> None:
+    rules = {"thai": {"scheme": "entropy", "threshold": 0.75}}
+    written = manifest(record(0), source_rules=rules)
+    written.write(tmp_path)
+    assert Manifest.read(tmp_path) == written
+    assert written.source_rules == rules
+    assert len({found.fingerprint for found in (written, manifest(record(0)), manifest(record(0), source_rules={"thai": {}}))}) == 3
+    mapping = json.loads((tmp_path / "manifest.json").read_text())
+    mapping["source_rules"]["thai"]["threshold"] = 0.5
+    (tmp_path / "manifest.json").write_text(json.dumps(mapping))
+    with pytest.raises(ShardError, match="was changed after it was written"):
+        Manifest.read(tmp_path)
+
+
+def test_a_manifest_from_before_there_were_rules_by_source(tmp_path: Path) -> None:
+    written = manifest(record(0))
+    written.write(tmp_path)
+    mapping = json.loads((tmp_path / "manifest.json").read_text())
+    assert mapping.pop("source_rules") == {}
+    (tmp_path / "manifest.json").write_text(json.dumps(mapping))
+    assert Manifest.read(tmp_path) == written
+
+
 def test_the_manifest_can_be_assembled_from_the_shards_alone(dataset_folder: MakeDataset, rows: MakeRows) -> None:
     folder = dataset_folder(rows(10), rows(10, seed=1), [])
     finished = Manifest.read(folder)

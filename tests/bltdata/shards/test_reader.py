@@ -233,3 +233,16 @@ def test_a_cut_file_has_no_record(dataset_folder: MakeDataset, rows: MakeRows, k
     with pytest.raises(ShardError, match=r"cannot be read as a shard .*; delete it and run build-shards again") as error:
         read_record(path)
     one_sentence(error)
+
+
+def test_a_document_by_its_name(dataset_folder: MakeDataset, rows: MakeRows) -> None:
+    first, second = rows(20), rows(20, seed=1)
+    dataset = open_shards(dataset_folder(first, second, row_group_bytes=500))
+    assert len(dataset.row_groups) > 4
+    for wanted in (first[0], first[7], second[13], second[19]):
+        found = dataset.document(wanted["doc_id"])
+        assert (found.doc_id, found.data, found.nll_nats) == (wanted["doc_id"], wanted["data"], wanted["nll_nats"])
+        assert np.array_equal(found.entropy_nats, wanted["entropy_nats"])
+        assert np.array_equal(found.patch_lengths, wanted["patch_lengths"])
+    with pytest.raises(ShardError, match="has no document 'nothing'; the first one is 'doc-0-0'"):
+        dataset.document("nothing")

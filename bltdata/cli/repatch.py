@@ -1,0 +1,97 @@
+"""`bltdata repatch`."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
+from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.config import to_mapping
+from bltdata.errors import ConfigError
+from bltdata.patching.settings import RuleSettings
+
+
+@command(
+    example="""
+    bltdata repatch --shards runs/shards/train --threshold 1.335 --out runs/shards-1.335/train
+    bltdata repatch --shards runs/shards/train --target-patch-length 6 --by source --out runs/shards-6/train
+    bltdata repatch --shards runs/shards/validation --rule-from runs/shards-6/train --out runs/shards-6/validation
+    """
+)
+@click.option("--shards", type=ANY_PATH, required=True, metavar="FOLDER", help="The shards to cut again; they aren't changed.")
+@options_from(RuleSettings, prefix="rule")
+@click.option("--rule-from", type=ANY_PATH, metavar="FOLDER", help="Take the rule of this dataset, or its rules by source.")
+@click.option("--target-patch-length", type=float, help="Calibrate the threshold so that patches have this mean length, e.g. 4.5.")
+@click.option("--by", type=click.Choice(["source"]), help="Calibrate a threshold for each source.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=None, help="Processes; the shards don't depend on it.  [default: one a core]"
+)
+@out_option("Folder that gets the new shards and, last, manifest.json.")
+@config_option
+@json_option
+@click.pass_context
+def repatch(
+    ctx: click.Context,
+    shards: Path,
+    rule_from: Path | None,
+    target_patch_length: float | None,
+    by: str | None,
+    workers: int | None,
+    out: Path,
+    config_file: Path | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Cut shards again with another rule, from their stored entropies.
+
+    The entropy model isn't needed: bytes and entropies are copied, patches are new. Run the same command again to go on after a stop:
+    finished shards are kept.
+    """
+    sections = read_sections(config_file, ["rule"])
+
+    from bltdata.patching import PatchRule
+    from bltdata.patching.sources import SourceRules
+    from bltdata.repatch import BuildReporter, RepatchConfig, repatch_shards
+    from bltdata.shards import Manifest
+
+    rules = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
+    if rule_from is not None:
+        if rules != RuleSettings() or target_patch_length is not None:
+            raise ConfigError("Both --rule-from and settings of a rule are given; leave one of them out.")
+        taken = SourceRules.from_mapping(to_mapping(Manifest.read(rule_from)), f"The manifest of {rule_from}")
+        config = RepatchConfig(rule=taken.default, source_rules=taken.by_source, by_source=by == "source")
+    else:
+        rule = PatchRule(**to_mapping(rules))
+        config = RepatchConfig(rule=rule, target_patch_length=target_patch_length, by_source=by == "source")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    with contextlib.ExitStack() as bars:
+        # There is a bar once it is known how long it must be.
+        advance: list[Advance] = []
+        reporter = BuildReporter(
+            said=say,
+            planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Cutting", "bytes"))),
+            built=lambda record: advance[0](record.num_bytes, record.file),
+        )
+        manifest = repatch_shards(shards, config, out, workers=workers or cores, reporter=reporter)
+    totals = manifest.totals
+    if as_json:
+        print_json(
+            {
+                "folder": str(out),
+                "fingerprint": manifest.fingerprint,
+                "patch_rule": manifest.patch_rule,
+                "source_rules": manifest.source_rules,
+                "mean_patch_length": totals.mean_patch_length,
+                **to_mapping(totals),
+            }
+        )
+    else:
+        say(
+            f"{totals.num_documents:,} documents, {format_amount(totals.num_bytes, 'bytes')}, {totals.num_patches:,} patches of "
+            f"{totals.mean_patch_length or 0:.3f} bytes on average in {totals.num_shards} shards in {out}."
+        )
