@@ -74,10 +74,13 @@ def measure(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--megabytes", default=20.0, show_default=True, help="Bytes of the documents, in millions.")
 @click.option("--repeats", default=5, show_default=True, help="Timed rounds.")
+@click.option("--small", is_flag=True, help="Two megabytes and two rounds: seconds, and no result worth keeping.")
 @click.option("--threshold", default=2.0, show_default=True, help="Global threshold, nats.")
 @click.option("--max-length", default=8, show_default=True, help="Maximum patch length where there is one.")
-def main(megabytes: float, repeats: int, threshold: float, max_length: int) -> None:
+def main(megabytes: float, repeats: int, small: bool, threshold: float, max_length: int) -> None:
     """Print a table, and one line of JSON."""
+    if small:
+        megabytes, repeats = 2.0, 2
     torch.set_num_threads(1)
     data, offsets, entropies = make_documents(megabytes)
     wide = entropies.astype(np.float32)
@@ -92,6 +95,8 @@ def main(megabytes: float, repeats: int, threshold: float, max_length: int) -> N
         "relative": PatchRule(relative_threshold=threshold / 2),
         "global and relative": PatchRule(threshold=threshold / 2, relative_threshold=threshold / 4),
         "space": PatchRule(scheme="space"),
+        "space, characters": PatchRule(scheme="space", characters=True),
+        "running quantile": PatchRule(scheme="quantile", target_length=4.5),
     }
 
     def ours(rule: PatchRule, nats: np.ndarray) -> Callable[[], object]:

@@ -1,17 +1,20 @@
 """From a rule to patch starts and lengths, for one document or for many that lie end to end.
 
 Three steps, none of which copies the entropies: flags, in blocks that stay in the processor's cache; the flags packed to bits; one
-pass over the bits, where an empty word costs nothing. Beside the result this takes an eighth of a byte for a byte of data, and one
-byte more for a rule that reads bytes.
+pass over the bits, where an empty word costs nothing. Beside the result this takes an eighth of a byte for a byte of data (a quarter
+with a minimum length), and a few blocks.
 """
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bltdata.errors import PatchingError
 from bltdata.patching import inputs, kernels
+from bltdata.patching.quantile import NO_LIMIT, QuantileState
 from bltdata.patching.schemes import BOS_BYTE, SCHEMES, Positions, longest_patch, newline_flags, reads_bytes
 from bltdata.patching.settings import RuleSettings
 
@@ -49,14 +52,14 @@ def patch_lengths_of_documents(
         return np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64)
     bounds = offsets + np.arange(offsets.size)
 
-    before = None
+    array = marks = None
     if reads_bytes(rule):
         if data is None:
             raise PatchingError(f"The rule {rule.scheme!r} reads the bytes of a document, and there are none; give data.")
         array = inputs.as_bytes(data)
         if array.size != offsets[-1]:
             raise PatchingError(f"The documents' offsets end at {offsets[-1]}, and there are {array.size} bytes; they must be equal.")
-        before = kernels.bytes_before(array, bounds, BOS_BYTE)
+        marks = _marks(array, offsets, rule)
     entropies = None
     if SCHEMES[rule.scheme].needs_entropies:
         if entropy_nats is None:
@@ -67,38 +70,81 @@ def patch_lengths_of_documents(
                 f"There are {entropies.size} entropies for the {offsets[-1]} bytes of {offsets.size - 1} documents; "
                 f"give {bounds[-1]}: one for each byte, and one for the end of each document."
             )
-    return _cut(Positions(int(bounds[-1]), before, entropies), bounds, rule, names)
+    return _cut(_Documents(bounds, array, entropies, marks), rule, names)
 
 
-def _cut(positions: Positions, bounds: np.ndarray, rule: RuleSettings, names: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, slots=True)
+class _Documents:
+    """What is known at the positions of documents that lie end to end; None where the rule doesn't read it."""
+
+    bounds: np.ndarray
+    data: np.ndarray | None
+    entropy_nats: np.ndarray | None
+    marks: np.ndarray | None
+
+    def positions(self, begin: int, end: int) -> Positions:
+        """The positions from `begin` up to `end`; bytes are copied, to where each is before its position."""
+        before = None
+        if self.data is not None:
+            document = int(np.searchsorted(self.bounds, begin, side="right")) - 1
+            before = kernels.bytes_before(self.data, self.bounds, document, begin, end, BOS_BYTE)
+        entropies = None if self.entropy_nats is None else self.entropy_nats[begin:end]
+        return Positions(end - begin, before, entropies, None if self.marks is None else self.marks[begin:end])
+
+
+def _marks(data: np.ndarray, offsets: np.ndarray, rule: RuleSettings) -> np.ndarray | None:
+    """What a rule that needs whole documents says of each; None for all others."""
+    marks_of = SCHEMES[rule.scheme].marks
+    if marks_of is None:
+        return None
+    return np.concatenate([marks_of(data[begin:end].tobytes(), rule) for begin, end in itertools.pairwise(offsets)])
+
+
+def _cut(documents: _Documents, rule: RuleSettings, names: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    bounds, count = documents.bounds, int(documents.bounds[-1])
     if int(np.diff(bounds).max()) - 1 > _MAX_DOCUMENT:
         raise PatchingError(f"A document has more than {_MAX_DOCUMENT} bytes; cut it before it is patched.")
-    candidates = np.zeros(positions.count // 64 + 1, dtype=np.uint64)
-    forced = np.zeros_like(candidates)
-    num_candidates = 0
-    for begin in range(0, positions.count, _BLOCK):
-        end = min(begin + _BLOCK, positions.count)
-        if positions.entropy_nats is not None and not inputs.are_valid(positions.entropy_nats[begin:end]):
-            raise _entropy_error(positions.entropy_nats, begin, bounds, names)
-        must = _forced_flags(positions, begin, end, bounds, rule)
-        lag = min(begin, 1)
-        may = SCHEMES[rule.scheme].flags(positions.block(begin - lag, end), rule)[lag:]
-        may |= must
-        num_candidates += int(np.count_nonzero(may))
+    candidates = np.zeros(count // 64 + 1, dtype=np.uint64)
+    flags_of = SCHEMES[rule.scheme].flags
+    min_length, max_length = rule.min_length, longest_patch(rule)
+    quantile = QuantileState.of(rule) if flags_of is None else None
+    # Starts that a minimum length can't hold back are kept apart, unless the running quantile sees to the lengths itself.
+    forced = np.zeros_like(candidates) if min_length > 1 and quantile is None else None
+    for begin in range(0, count, _BLOCK):
+        end, lag = min(begin + _BLOCK, count), min(begin, 1)
+        positions = documents.positions(begin - lag, end)
+        block = positions.block(lag, positions.count)
+        if documents.entropy_nats is not None and not inputs.are_valid(documents.entropy_nats[begin:end]):
+            raise _entropy_error(documents.entropy_nats, begin, bounds, names)
+        firsts = bounds[np.searchsorted(bounds, begin) : np.searchsorted(bounds, end)] - begin
+        if quantile is not None:
+            assert block.entropy_nats is not None
+            must = _forced_flags(block, firsts, rule)
+            may = quantile.starts(block.entropy_nats, must, min_length, max_length or NO_LIMIT)
+        else:
+            assert flags_of is not None
+            may = flags_of(positions, rule)[lag:]
+            if forced is not None or rule.reset_at_newline:
+                must = _forced_flags(block, firsts, rule)
+                may |= must
+                if forced is not None:
+                    _store(must, forced, begin)
+            else:
+                may[firsts] = True
         _store(may, candidates, begin)
-        if rule.min_length > 1:
-            _store(must, forced, begin)
-    return _lengths_of_bits(candidates, num_candidates, forced, bounds, rule.min_length, longest_patch(rule))
+    if quantile is not None:
+        max_length = None  # kept already, as its threshold depends on the starts that lengths force
+    return _lengths_of_bits(candidates, forced, bounds, min_length, max_length)
 
 
-def _forced_flags(positions: Positions, begin: int, end: int, bounds: np.ndarray, rule: RuleSettings) -> np.ndarray:
-    """Where a patch starts whatever the rule says: at the start of each document, and after newlines that reset it."""
+def _forced_flags(block: Positions, firsts: np.ndarray, rule: RuleSettings) -> np.ndarray:
+    """Where a patch starts whatever the rule says: at the first positions of documents, and after newlines that reset it."""
     if rule.reset_at_newline:
-        assert positions.before is not None
-        flags = newline_flags(positions.before[begin:end])
+        assert block.before is not None
+        flags = newline_flags(block.before)
     else:
-        flags = np.zeros(end - begin, dtype=bool)
-    flags[bounds[np.searchsorted(bounds, begin) : np.searchsorted(bounds, end)] - begin] = True
+        flags = np.zeros(block.count, dtype=bool)
+    flags[firsts] = True
     return flags
 
 
@@ -109,17 +155,24 @@ def _store(flags: np.ndarray, words: np.ndarray, begin: int) -> None:
 
 
 def _lengths_of_bits(
-    candidates: np.ndarray, num_candidates: int, forced: np.ndarray, bounds: np.ndarray, min_length: int, max_length: int | None
+    candidates: np.ndarray, forced: np.ndarray | None, bounds: np.ndarray, min_length: int, max_length: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths and their offsets from packed flags; see `kernels` for the arguments."""
+    """Lengths and their offsets from packed flags, which are used up; no minimum length where nothing is forced. See `kernels`."""
     offsets = np.empty(bounds.size, dtype=np.int64)
-    if min_length == 1 and max_length is None:
-        lengths = np.empty(num_candidates, dtype=np.uint32)
+    total = int(bounds[-1])
+    longest = total if max_length is None else min(max_length, total)
+    if forced is None and max_length is not None and longest <= kernels.MAX_FILLED:
+        kernels.fill(candidates, total, longest)
+        longest = total
+    num_candidates = kernels.count_bits(candidates)
+    if forced is None and longest == total:
+        lengths = np.empty(num_candidates + kernels.ROOM, dtype=np.uint32)
         count = kernels.lengths_from_bits(candidates, bounds, lengths, offsets)
     else:
-        longest = int(bounds[-1]) if max_length is None else min(max_length, int(bounds[-1]))
-        lengths = np.empty(num_candidates + int(bounds[-1]) // longest, dtype=np.uint32)
-        count = kernels.limited_lengths_from_bits(candidates, forced, bounds, min_length, longest, lengths, offsets)
+        lengths = np.empty(num_candidates + total // longest, dtype=np.uint32)
+        count = kernels.limited_lengths_from_bits(
+            candidates, candidates if forced is None else forced, bounds, min_length, longest, lengths, offsets
+        )
     return lengths[:count], offsets
 
 

@@ -1,20 +1,16 @@
 """A document cut into patches, to look at and to compute with."""
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bltdata.patching import inputs
+from bltdata.patching import display, inputs
 from bltdata.patching.rule import PatchRule, starts_of_lengths
-from bltdata.vocab import MAX_ENTROPY_NATS
 
 _SHOWN_BYTES = 20_000
 """A notebook page with more coloured patches than these bytes make is no fun to scroll."""
-
-_NEWLINE_SHOWN = "\N{RETURN SYMBOL}\n"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,33 +55,29 @@ class Patches:
         """In one line."""
         return f"<Patches: {len(self)} of {len(self.data)} bytes, {self.mean_length:.2f} on average>"
 
+    def to_text(self, width: int | None = None) -> str:
+        """The document with a mark between each two patches, in lines of at most `width` cells; see `display`."""
+        return display.marked_text(self, width)
+
+    def to_ansi(self, width: int | None = None) -> str:
+        """The document in a terminal's colours, its characters by their entropy, the first of each patch underlined; see `display`."""
+        return display.coloured_text(self, width)
+
+    def to_html(self, title: str = "Patches") -> str:
+        """A page of its own: patches in colours, a legend, and the numbers of each patch under the pointer."""
+        return display.html_page(self, title, [f"{display.summary(self)}; {display.rule_in_words(self.rule)}"])
+
     def _repr_html_(self) -> str:
-        """For notebooks: the text, its patches side by side, the more surprising a patch's first byte the stronger its colour.
-
-        What can't be printed is shown as an escape. Colours are translucent over the page's own, light or dark.
-        """
-        num_shown = min(len(self.data), _SHOWN_BYTES)
-        spans = []
-        for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
-            if start > num_shown:
-                break
-            spans.append(self._span(start, length, self.data[start : min(start + length, num_shown)]))
-        note = f"; the first {num_shown} are shown" if num_shown < len(self.data) else ""
+        """For notebooks: the text, its patches side by side, the more surprising a patch's first byte the stronger its colour."""
+        num_shown = None
+        note = ""
+        if len(self.data) > _SHOWN_BYTES:
+            num_shown = display.whole_characters(self.data, _SHOWN_BYTES)
+            note = f"; the first {num_shown} are shown"
         return (
-            f'<div><div style="opacity:.7;font-size:smaller">{len(self)} patches of {len(self.data)} bytes, '
-            f"{self.mean_length:.2f} on average{note}</div>"
-            f'<div style="font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7">{"".join(spans)}</div></div>'
+            f'<div><div style="opacity:.7;font-size:smaller">{display.summary(self)}{note}</div>'
+            f"{display.html_fragment(self, num_shown)}</div>"
         )
-
-    def _span(self, start: int, length: int, shown: bytes) -> str:
-        title = f"position {start}, length {length}" if start < len(self.data) else f"position {start}, the end of the document"
-        strength = 0.0
-        if self.entropy_nats is not None:
-            entropy = float(self.entropy_nats[start])
-            strength = min(entropy / MAX_ENTROPY_NATS, 1.0)
-            title += f", {entropy:.3f} nats"
-        style = f"background:rgba(235,110,20,{0.65 * strength:.3f});border-left:1px solid rgba(128,128,128,.8)"
-        return f'<span title="{html.escape(title)}" style="{style}">{html.escape(_printable(shown))}</span>'
 
 
 def patch(data: Any, entropy_nats: Any, rule: PatchRule, *, document: str = "the document") -> Patches:
@@ -113,13 +105,3 @@ def patch(data: Any, entropy_nats: Any, rule: PatchRule, *, document: str = "the
         inputs.check_entropies(entropies, array.size, document)
     lengths = rule.lengths(array, entropies, document=document)
     return Patches(data=array.tobytes(), entropy_nats=entropies, rule=rule, lengths=lengths)
-
-
-def _printable(data: bytes) -> str:
-    """Text that shows all of `data`: what is no UTF-8 or can't be printed as an escape, a newline as a sign and a line break."""
-    text = data.decode("utf-8", errors="backslashreplace")
-    return "".join(_NEWLINE_SHOWN if character == "\n" else _shown(character) for character in text)
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()

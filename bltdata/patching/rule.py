@@ -10,7 +10,7 @@ import numpy as np
 
 from bltdata.config import nearest
 from bltdata.errors import ConfigError, PatchingError
-from bltdata.patching import boundaries, inputs
+from bltdata.patching import boundaries, bpe, inputs
 from bltdata.patching.schemes import SCHEMES, reads_bytes
 from bltdata.patching.settings import RuleSettings
 from bltdata.patching.stepper import PatchStepper
@@ -19,7 +19,7 @@ from bltdata.vocab import MAX_ENTROPY_NATS
 
 @dataclass(frozen=True, kw_only=True)
 class PatchRule(RuleSettings):
-    r"""Where patches start, decided from what comes before.
+    r"""Where patches start, decided from what comes before (by `bpe` alone: from the whole document).
 
     A patch starts at position `i` of 0 ... n (byte `i`, or for `i = n` the end of the document)
 
@@ -28,7 +28,9 @@ class PatchRule(RuleSettings):
     - or if the last patch is `max_length` long.
 
     The schemes: `entropy` starts a patch where the entropy is above `threshold` and rises by more than `relative_threshold` (both,
-    if both are given); `fixed` every `stride` bytes; `space` after the first of a run of space-like bytes; `byte` everywhere.
+    if both are given); `fixed` every `stride` bytes; `space` after the first of a run of space-like bytes, with `characters` never
+    inside a UTF-8 character; `byte` everywhere; `quantile` where the entropy is above a threshold that follows the document, so that
+    its mean length is `target_length`; `bpe` where the tokenizer in the file `tokenizer` starts a token.
     `schemes` has their exact definitions and sources. An `entropy` rule without any threshold is a form that `calibrate` fills in.
 
     Raises:
@@ -46,17 +48,20 @@ class PatchRule(RuleSettings):
         """Check every field alone and against the scheme."""
         if self.scheme not in SCHEMES:
             raise ConfigError(f"There is no patch rule {self.scheme!r}{nearest(str(self.scheme), SCHEMES)}.")
-        for name in ("threshold", "relative_threshold"):
+        for name in ("threshold", "relative_threshold", "target_length"):
             if getattr(self, name) is not None:
                 # As a float, and never as -0.0, so that equal rules have equal fingerprints.
                 object.__setattr__(self, name, _number(name, getattr(self, name)) + 0.0)
         for name in ("stride", "min_length", "max_length"):
             if getattr(self, name) is not None or name == "min_length":
                 object.__setattr__(self, name, _count(name, getattr(self, name)))
-        if not isinstance(self.reset_at_newline, bool):
-            raise ConfigError(f"reset_at_newline is {self.reset_at_newline!r}; it must be true or false.")
+        for name in ("reset_at_newline", "characters"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
         if self.threshold is not None and not 0 <= self.threshold <= MAX_ENTROPY_NATS:
             raise ConfigError(f"threshold is {self.threshold!r}; it must lie between 0 and ln 260 = {MAX_ENTROPY_NATS:.4f} nats.")
+        if self.target_length is not None and self.target_length < 1:
+            raise ConfigError(f"target_length is {self.target_length:g}; it must be a number of bytes, at least 1.")
         self._check_scheme()
         if self.max_length is not None and self.min_length > self.max_length:
             raise ConfigError(f"min_length is {self.min_length}; it must not be above max_length, which is {self.max_length}.")
@@ -69,6 +74,22 @@ class PatchRule(RuleSettings):
                 raise ConfigError(f"{name} is {getattr(self, name)!r} and the rule {self.scheme!r} doesn't read it: {known}.")
         if "stride" in reads and self.stride is None:
             raise ConfigError(f"The rule {self.scheme!r} needs a stride, the bytes of a patch; give one, such as stride=4.")
+        if "target_length" in reads and self.target_length is None:
+            raise ConfigError(f"The rule {self.scheme!r} needs a target_length, the mean length to hold; give one, such as 4.5.")
+        if "tokenizer" in reads:
+            self._identify_tokenizer()
+        if self.characters and self.max_length is not None:
+            raise ConfigError(
+                f"max_length is {self.max_length} and characters is set, but a patch that is full could end inside a character; "
+                "leave one of them out."
+            )
+
+    def _identify_tokenizer(self) -> None:
+        if self.tokenizer is None:
+            raise ConfigError(f"The rule {self.scheme!r} needs a tokenizer, the path of a tokenizer.json; give one.")
+        object.__setattr__(self, "tokenizer", str(self.tokenizer))
+        if self.tokenizer_fingerprint is None:
+            object.__setattr__(self, "tokenizer_fingerprint", bpe.tokenizer_fingerprint(str(self.tokenizer)))
 
     @property
     def needs_entropies(self) -> bool:
@@ -88,7 +109,12 @@ class PatchRule(RuleSettings):
     @property
     def is_calibrated(self) -> bool:
         """Whether the rule can be used: an `entropy` rule needs a threshold."""
-        return not self.needs_entropies or self.threshold is not None or self.relative_threshold is not None
+        return self.scheme != "entropy" or self.threshold is not None or self.relative_threshold is not None
+
+    @property
+    def can_be_calibrated(self) -> bool:
+        """Whether the rule has a threshold to calibrate: `entropy` rules do, and `quantile` finds its own."""
+        return self.scheme == "entropy"
 
     def lengths(self, data: Any, entropy_nats: Any = None, *, document: str = "the document") -> np.ndarray:
         """Patch lengths of a document of n bytes.
@@ -131,7 +157,10 @@ class PatchRule(RuleSettings):
         """
         self._require_threshold()
         if not self.is_incremental:
-            raise PatchingError(f"The rule {self.scheme!r} needs the whole document before it can cut it; generate with another.")
+            raise PatchingError(
+                f"The rule {self.scheme!r} needs the whole document before it can cut it, and while generating there is only its "
+                "beginning; generate with a model that was trained on another rule."
+            )
         return PatchStepper(self)
 
     def _require_threshold(self) -> None:

@@ -7,6 +7,21 @@ not known, and no rule gets to see it: its patch has to be chosen before it is p
 Each rule is one pure function that returns a flag for every position. It looks at position `i` and its predecessor only, so arrays
 can be cut into blocks that overlap by one, documents can lie end to end, and generation can ask for one position at a time. The
 first position of a document always starts a patch, whatever its flag says; `boundaries` sees to that, and to the lengths allowed.
+
+Two rules are of another kind. `quantile` carries one number from position to position, a threshold that follows the patches made so
+far. `bpe` needs the whole document: a tokenizer looks ahead.
+
+| rule | settings | function |
+|---|---|---|
+| global | `entropy` with `threshold` | `global_flags` |
+| relative | `entropy` with `relative_threshold` | `relative_flags` |
+| global + relative | `entropy` with both | `global_and_relative_flags` |
+| fixed | `fixed` with `stride` | `fixed_flags` |
+| space | `space` | `space_flags` |
+| space between characters | `space` with `characters` | `ascii_space_flags` |
+| byte | `byte` | `byte_flags` |
+| running quantile | `quantile` with `target_length` | `quantile.quantile_flags` |
+| tokens | `bpe` with `tokenizer` | `bpe.token_flags` |
 """
 
 from collections.abc import Callable
@@ -14,6 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bltdata.patching import bpe, kernels
 from bltdata.patching.settings import RuleSettings
 
 BOS_BYTE = 0
@@ -35,6 +51,8 @@ class Positions:
     """uint8 [count], the byte before each position; None where the rule reads no bytes."""
     entropy_nats: np.ndarray | None = None
     """float16 or float32 [count], nats; None where the rule reads no entropies."""
+    marks: np.ndarray | None = None
+    """bool [count], what a rule that needs whole documents said of them; None for all others."""
 
     def block(self, begin: int, end: int) -> "Positions":
         """The positions from `begin` up to `end`, without copying."""
@@ -42,6 +60,7 @@ class Positions:
             end - begin,
             None if self.before is None else self.before[begin:end],
             None if self.entropy_nats is None else self.entropy_nats[begin:end],
+            None if self.marks is None else self.marks[begin:end],
         )
 
 
@@ -63,10 +82,13 @@ def global_flags(entropy_nats: np.ndarray, threshold: float) -> np.ndarray:
     """
     if entropy_nats.dtype != np.float16:
         return entropy_nats > np.float32(threshold)
-    # Codes of float16 values from 0 up have the order of the values, and integers compare many times as fast. The subtraction
-    # wraps around, so that what lies outside of (threshold, infinity], NaN and negatives too, ends above the limit.
-    first = float16_floor_code(threshold) + 1
-    return (entropy_nats.view(np.uint16) - np.uint16(first)) <= np.uint16(_FLOAT16_INF - first)
+    # Codes of float16 values from 0 up have the order of the values, and integers compare many times as fast. Where there are others,
+    # the subtraction wraps around, so that what lies outside of (threshold, infinity], NaN and negatives too, ends above the limit.
+    codes = entropy_nats.view(np.uint16)
+    floor = float16_floor_code(threshold)
+    if codes.size == 0 or codes.max() <= _FLOAT16_INF:
+        return codes > np.uint16(floor)
+    return (codes - np.uint16(floor + 1)) <= np.uint16(_FLOAT16_INF - floor - 1)
 
 
 def relative_flags(entropy_nats: np.ndarray, relative_threshold: float) -> np.ndarray:
@@ -89,11 +111,56 @@ def relative_flags(entropy_nats: np.ndarray, relative_threshold: float) -> np.nd
     >>> relative_flags(np.array([0, 0, 2, 3, 4, 5, 0, 3], dtype=np.float32), 1.5).tolist()
     [False, False, True, False, False, False, False, True]
     """
-    wide = _widened(entropy_nats)
+    wide = widened(entropy_nats)
     flags = np.zeros(wide.size, dtype=bool)
     with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN and starts nothing, as in the reference
         np.greater(wide[1:] - wide[:-1], np.float32(relative_threshold), out=flags[1:])
     return flags
+
+
+def global_and_relative_flags(entropy_nats: np.ndarray, threshold: float, relative_threshold: float) -> np.ndarray:
+    """Both constraints: a patch may start at `i` if the entropy is above `threshold` and has risen by more than `relative_threshold`.
+
+    Deviations from the reference (`threshold_add`) are those of `relative_flags`.
+    Source: arXiv:2412.09871, section 2.3; in the reference implementation `threshold` and `threshold_add`.
+
+    Args:
+        entropy_nats: float16 or float32 [positions], nats.
+        threshold: nats, at least 0.
+        relative_threshold: nats; may be negative.
+
+    Returns:
+        bool [positions].
+
+    >>> global_and_relative_flags(np.array([0, 0, 2, 3, 4, 5, 0, 3], dtype=np.float32), 2.5, 0.5).tolist()
+    [False, False, False, True, True, True, False, True]
+    """
+    flags = relative_flags(entropy_nats, relative_threshold)
+    flags &= global_flags(entropy_nats, threshold)
+    return flags
+
+
+def fixed_flags(count: int, stride: int) -> np.ndarray:
+    """Fixed stride: a patch starts at every multiple of `stride`, counted from the start of the document.
+
+    Deviation from the reference (`static`): it strides over BOS as over a byte, so its first patch has a byte less.
+    Source: arXiv:2412.09871, section 2.1 (strided patching).
+
+    >>> fixed_flags(7, 3).tolist()
+    [True, False, False, True, False, False, True]
+    """
+    flags = np.zeros(count, dtype=bool)
+    flags[::stride] = True
+    return flags
+
+
+def byte_flags(count: int) -> np.ndarray:
+    """Every byte a patch. Source: arXiv:2412.09871, section 2; the BLT is a plain byte model then.
+
+    >>> byte_flags(3).tolist()
+    [True, True, True]
+    """
+    return np.ones(count, dtype=bool)
 
 
 def space_flags(before: np.ndarray) -> np.ndarray:
@@ -113,12 +180,32 @@ def space_flags(before: np.ndarray) -> np.ndarray:
     >>> np.flatnonzero(space_flags(before)).tolist()
     [6, 12]
     """
-    # In uint8 a difference below zero wraps around to a large one, so a range takes one comparison.
-    plain = ((before | np.uint8(0x20)) - np.uint8(ord("a"))) < np.uint8(26)
-    plain |= (before - np.uint8(ord("0"))) < np.uint8(10)
-    plain |= (before - np.uint8(0x80)) < np.uint8(0x40)
-    flags = np.zeros(before.size, dtype=bool)
-    np.less(plain[1:], plain[:-1], out=flags[1:])  # space-like now, plain the byte before
+    flags: np.ndarray = kernels.word_end_flags(before, 0x40)
+    return flags
+
+
+def ascii_space_flags(before: np.ndarray) -> np.ndarray:
+    r"""Word ends between characters: a patch may start after the first byte of a run of ASCII bytes that are no letters or digits.
+
+    The `space` rule with `characters`. All bytes from 0x80 up, which are those of characters of several bytes, count as plain, lead
+    bytes too. So a patch starts after an ASCII byte only, and there no character is under way, whatever byte `i` and the bytes after
+    it turn out to be; that holds of bytes which are no UTF-8 as well. A text without ASCII between its words, such as Chinese, is one
+    patch: there a rule that reads entropies cuts better.
+
+    Deviation from the reference, on purpose: there lead bytes are space-like, and patches start after them, inside characters. On
+    ASCII the two are equal.
+
+    Args:
+        before: uint8 [positions], the byte in front of each position, `BOS_BYTE` in front of the first.
+
+    Returns:
+        bool [positions]; entry 0 is False.
+
+    >>> before = np.frombuffer(b"\0" + "d\u00e9j\u00e0 vu".encode(), dtype=np.uint8)
+    >>> np.flatnonzero(space_flags(before)).tolist(), np.flatnonzero(ascii_space_flags(before)).tolist()
+    ([2, 5, 7], [7])
+    """
+    flags: np.ndarray = kernels.word_end_flags(before, 0x80)
     return flags
 
 
@@ -137,10 +224,9 @@ def _entropy(positions: Positions, rule: RuleSettings) -> np.ndarray:
     if rule.relative_threshold is None:
         assert rule.threshold is not None
         return global_flags(positions.entropy_nats, rule.threshold)
-    flags = relative_flags(positions.entropy_nats, rule.relative_threshold)
-    if rule.threshold is not None:
-        flags &= global_flags(positions.entropy_nats, rule.threshold)
-    return flags
+    if rule.threshold is None:
+        return relative_flags(positions.entropy_nats, rule.relative_threshold)
+    return global_and_relative_flags(positions.entropy_nats, rule.threshold, rule.relative_threshold)
 
 
 def _fixed(positions: Positions, rule: RuleSettings) -> np.ndarray:
@@ -150,27 +236,43 @@ def _fixed(positions: Positions, rule: RuleSettings) -> np.ndarray:
 
 def _space(positions: Positions, rule: RuleSettings) -> np.ndarray:
     assert positions.before is not None
-    return space_flags(positions.before)
+    return ascii_space_flags(positions.before) if rule.characters else space_flags(positions.before)
 
 
 def _byte(positions: Positions, rule: RuleSettings) -> np.ndarray:
-    return np.ones(positions.count, dtype=bool)
+    return byte_flags(positions.count)
+
+
+def _bpe(positions: Positions, rule: RuleSettings) -> np.ndarray:
+    assert positions.marks is not None
+    return positions.marks.copy()
+
+
+def _bpe_marks(data: bytes, rule: RuleSettings) -> np.ndarray:
+    assert rule.tokenizer is not None
+    assert rule.tokenizer_fingerprint is not None
+    return bpe.token_flags(data, bpe.load_tokenizer(rule.tokenizer, rule.tokenizer_fingerprint))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
     """An entry of the registry: a rule by its name."""
 
-    flags: Callable[[Positions, RuleSettings], np.ndarray]
-    """Positions and rule -> bool [positions]: where a patch may start."""
+    flags: Callable[[Positions, RuleSettings], np.ndarray] | None
+    """Positions and rule -> bool [positions]: where a patch may start. None for `quantile`, which carries a state."""
+    marks: Callable[[bytes, RuleSettings], np.ndarray] | None = None
+    """A document of n bytes and the rule -> bool [n + 1], for a rule that needs whole documents; `flags` finds them in `marks`."""
     reads: tuple[str, ...]
     """The fields of `PatchRule` that mean something to it; any other is refused."""
     needs_entropies: bool = False
     """Whether it reads entropies."""
     needs_bytes: bool = False
     """Whether it reads the bytes before a position."""
-    is_incremental: bool = True
-    """Whether it can decide about a position from what comes before, as generation must."""
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether it can decide about a position from what comes before, as generation must."""
+        return self.marks is None
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -180,8 +282,15 @@ SCHEMES: dict[str, Scheme] = {
         needs_entropies=True,
     ),
     "fixed": Scheme(flags=_fixed, reads=("stride",)),
-    "space": Scheme(flags=_space, reads=("min_length", "max_length"), needs_bytes=True),
+    "space": Scheme(flags=_space, reads=("min_length", "max_length", "characters"), needs_bytes=True),
     "byte": Scheme(flags=_byte, reads=()),
+    "quantile": Scheme(flags=None, reads=("threshold", "target_length", "min_length", "max_length"), needs_entropies=True),
+    "bpe": Scheme(
+        flags=_bpe,
+        marks=_bpe_marks,
+        reads=("tokenizer", "tokenizer_fingerprint", "min_length", "max_length"),
+        needs_bytes=True,
+    ),
 }
 """Every rule by name. A new one is a function above and a line here."""
 
@@ -207,7 +316,7 @@ def float16_floor_code(value: float) -> int:
     return int(nearest.view(np.uint16)) - int(np.float32(nearest) > wanted)
 
 
-def _widened(entropy_nats: np.ndarray) -> np.ndarray:
+def widened(entropy_nats: np.ndarray) -> np.ndarray:
     """The entropies as float32, exactly."""
     if entropy_nats.dtype != np.float16:
         return entropy_nats

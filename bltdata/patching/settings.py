@@ -1,17 +1,19 @@
 """The settings of a patch rule, as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from bltdata.config import ADDED_LATER
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuleSettings:
     """The fields of `PatchRule`, which checks them and says what they do together; apart, so that the rules can stand below it."""
 
-    scheme: Literal["entropy", "fixed", "space", "byte"] = "entropy"
+    scheme: Literal["entropy", "fixed", "space", "byte", "quantile", "bpe"] = "entropy"
     """The rule's name in the registry."""
     threshold: float | None = None
-    """Global threshold in nats, from 0 to ln 260; compared as float32, strictly."""
+    """Global threshold in nats, from 0 to ln 260; compared as float32, strictly. Of `quantile`: where each document begins."""
     relative_threshold: float | None = None
     """Rise from the position before, in nats, that must be passed; any finite number, compared as float32, strictly."""
     stride: int | None = None
@@ -22,3 +24,11 @@ class RuleSettings:
     """No patch is longer; None for no limit."""
     reset_at_newline: bool = False
     """Treat each line as a document: the byte after a newline always starts a patch."""
+    characters: bool = field(default=False, metadata=ADDED_LATER)
+    """Of `space`: never cut inside a UTF-8 character; only ASCII separates words then."""
+    target_length: float | None = field(default=None, metadata=ADDED_LATER)
+    """Of `quantile`: the mean patch length that every document is held to."""
+    tokenizer: str | None = field(default=None, metadata=ADDED_LATER)
+    """Of `bpe`: the path of a Hugging Face `tokenizer.json`."""
+    tokenizer_fingerprint: str | None = field(default=None, metadata=ADDED_LATER)
+    """Of `bpe`: 16 hex digits that name the tokenizer's content; filled in from the file where not given, and checked where it is."""

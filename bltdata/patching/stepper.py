@@ -6,6 +6,7 @@ import numpy as np
 
 from bltdata.errors import PatchingError
 from bltdata.patching import inputs
+from bltdata.patching.quantile import NO_LIMIT, QuantileState
 from bltdata.patching.schemes import BOS_BYTE, NEWLINE, SCHEMES, Positions, longest_patch
 from bltdata.patching.settings import RuleSettings
 
@@ -22,7 +23,7 @@ class PatchStepper:
     [True, False, True]
     """
 
-    __slots__ = ("_before", "_entropy_nats", "_length", "_position", "_rule")
+    __slots__ = ("_before", "_entropy_nats", "_length", "_position", "_quantile", "_rule")
 
     def __init__(self, rule: RuleSettings) -> None:
         """Stand before the first position of a document; use `PatchRule.stepper`, which checks that the rule allows it."""
@@ -31,6 +32,7 @@ class PatchStepper:
         self._length = 0
         self._before = BOS_BYTE
         self._entropy_nats = 0.0
+        self._quantile = QuantileState.of(rule) if SCHEMES[rule.scheme].flags is None else None
 
     @property
     def position(self) -> int:
@@ -63,10 +65,15 @@ class PatchStepper:
 
     def copy(self) -> "PatchStepper":
         """An independent stepper in the same state."""
-        return copy.copy(self)
+        twin = copy.copy(self)
+        twin._quantile = copy.deepcopy(self._quantile)
+        return twin
 
     def _starts(self, before: int, entropy_nats: float) -> bool:
         rule = self._rule
+        if self._quantile is not None:
+            entropy, first = np.array([entropy_nats], dtype=np.float32), np.array([self._position == 0])
+            return bool(self._quantile.starts(entropy, first, rule.min_length, rule.max_length or NO_LIMIT)[0])
         if self._position == 0 or (rule.reset_at_newline and before == NEWLINE) or self._length == longest_patch(rule):
             return True
         if self._length < rule.min_length:
@@ -75,7 +82,9 @@ class PatchStepper:
         pair = Positions(
             2, np.array([self._before, before], dtype=np.uint8), np.array([self._entropy_nats, entropy_nats], dtype=np.float32)
         )
-        return bool(SCHEMES[rule.scheme].flags(pair, rule)[1])
+        flags_of = SCHEMES[rule.scheme].flags
+        assert flags_of is not None
+        return bool(flags_of(pair, rule)[1])
 
     def _checked_byte(self, previous_byte: int | None) -> int:
         if (previous_byte is None) != (self._position == 0):

@@ -65,8 +65,8 @@ def test_html_escapes_everything() -> None:
     (text,) = shown_texts(patch(data, None, PatchRule(scheme="fixed", stride=100)))
     escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;"
     assert text == escaped + "\\x00\\x1b[31m\\xff\\u202e\\r\N{RETURN SYMBOL}\n\\n"
-    # A character that is cut in two is shown as its bytes, on both sides.
-    assert shown_texts(patch("\u00e9".encode(), None, PatchRule(scheme="byte"))) == ["\\xc3", "\\xa9", ""]
+    # A character that is cut in two is shown once, where its last byte is.
+    assert shown_texts(patch("\u00e9".encode(), None, PatchRule(scheme="byte"))) == ["\N{WHITE BULLET}", "\u00e9", ""]
 
 
 @given(st.binary(max_size=40))

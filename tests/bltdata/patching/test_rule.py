@@ -38,8 +38,8 @@ def documents(draw: st.DrawFn, max_bytes: int = 80) -> tuple[bytes, np.ndarray]:
 
 @st.composite
 def rules(draw: st.DrawFn) -> PatchRule:
-    """A rule of any scheme with any settings that it reads."""
-    scheme = draw(st.sampled_from(["entropy", "entropy", "entropy", "space", "fixed", "byte"]))
+    """A rule of any incremental scheme with any settings that it reads."""
+    scheme = draw(st.sampled_from(["entropy", "entropy", "entropy", "space", "quantile", "quantile", "fixed", "byte"]))
     if scheme == "fixed":
         return PatchRule(scheme="fixed", stride=draw(st.integers(1, 9)))
     if scheme == "byte":
@@ -47,7 +47,12 @@ def rules(draw: st.DrawFn) -> PatchRule:
     min_length = draw(st.integers(1, 5))
     limits: dict[str, Any] = {"min_length": min_length, "max_length": draw(st.none() | st.integers(min_length, 9))}
     if scheme == "space":
-        return PatchRule(scheme="space", **limits)
+        return draw(
+            st.sampled_from([PatchRule(scheme="space", **limits), PatchRule(scheme="space", characters=True, min_length=min_length)])
+        )
+    if scheme == "quantile":
+        first = draw(st.none() | st.sampled_from([0.0, 1.0, 5.5]))
+        return PatchRule(scheme="quantile", target_length=draw(st.floats(1, 12)), threshold=first, **limits)
     threshold = draw(st.none() | st.sampled_from([0.0, 0.25, 0.3, 1.0, 5.5]) | st.floats(0, 5.5))
     relative = draw((st.none() if threshold is not None else st.nothing()) | st.sampled_from([-0.25, 0.0, 0.25]) | st.floats(-6, 6))
     return PatchRule(threshold=threshold, relative_threshold=relative, reset_at_newline=draw(st.booleans()), **limits)
@@ -57,7 +62,8 @@ def slow_starts(rule: PatchRule, data: bytes, entropy_nats: np.ndarray) -> list[
     """The definition, word for word, one position at a time."""
 
     def is_space_like(i: int) -> bool:  # byte i; -1 is BOS
-        return i < 0 or not ((chr(data[i]).isascii() and chr(data[i]).isalnum()) or 0x80 <= data[i] < 0xC0)
+        plain_to = 0x100 if rule.characters else 0xC0
+        return i < 0 or not ((chr(data[i]).isascii() and chr(data[i]).isalnum()) or 0x80 <= data[i] < plain_to)
 
     def asks(i: int) -> bool:
         if rule.scheme == "byte":
@@ -66,16 +72,22 @@ def slow_starts(rule: PatchRule, data: bytes, entropy_nats: np.ndarray) -> list[
             return i % typing.cast(int, rule.stride) == 0
         if rule.scheme == "space":
             return is_space_like(i - 1) and not is_space_like(i - 2)
+        if rule.scheme == "quantile":
+            return float(nats[i]) > quantile
         above = rule.threshold is None or nats[i] > np.float32(rule.threshold)
         rises = rule.relative_threshold is None or nats[i] - nats[i - 1] > np.float32(rule.relative_threshold)
         return bool(above and rises)
 
     nats = entropy_nats.astype(np.float32)
     starts: list[int] = []
+    quantile = 1.5 if rule.threshold is None else rule.threshold
     for i in range(len(data) + 1):
         must = i == 0 or (rule.reset_at_newline and data[i - 1 : i] == b"\n")
         if must or (i - starts[-1] >= rule.min_length and asks(i)) or i - starts[-1] == rule.max_length:
             starts.append(i)
+        if rule.scheme == "quantile":
+            quantile -= 0.125 / typing.cast(float, rule.target_length)
+            quantile = min(max(quantile + (0.125 if starts[-1] == i else 0.0), -0.125), MAX_STORED_ENTROPY_NATS + 0.125)
     return starts
 
 
@@ -165,6 +177,21 @@ def test_blocks_leave_no_seam(document: tuple[bytes, np.ndarray], rule: PatchRul
     assert offsets.tolist() == expected[1].tolist()
 
 
+@many_examples
+@given(documents(), st.text(max_size=40), st.integers(1, 5))
+def test_characters_are_never_cut(document: tuple[bytes, np.ndarray], text: str, min_length: int) -> None:
+    # Real characters among bytes of any kind, which are no UTF-8 for the most part.
+    data = document[0] + text.encode() + document[0][::-1]
+    inside, offset = set(), len(document[0])
+    for character in text:
+        inside |= set(range(offset + 1, offset + len(character.encode())))
+        offset += len(character.encode())
+    starts = PatchRule(scheme="space", characters=True, min_length=min_length).starts(data)
+    assert not inside & set(starts.tolist())
+    if data.isascii():
+        assert starts.tolist() == PatchRule(scheme="space", min_length=min_length).starts(data).tolist()
+
+
 def test_a_large_document_is_cut_by_the_definition() -> None:
     rng = np.random.default_rng(0)
     data = rng.choice(np.frombuffer(b"abc def.\n", dtype=np.uint8), 300_000).tobytes()
@@ -173,6 +200,8 @@ def test_a_large_document_is_cut_by_the_definition() -> None:
         PatchRule(threshold=1.3, relative_threshold=0.1, min_length=2, max_length=16, reset_at_newline=True),
         PatchRule(relative_threshold=1.0),
         PatchRule(scheme="space", max_length=8),
+        PatchRule(scheme="space", characters=True),
+        PatchRule(scheme="quantile", target_length=4.5, min_length=2, max_length=16),
     ):
         assert rule.starts(data, entropies).tolist() == slow_starts(rule, data, entropies)
 
@@ -201,6 +230,11 @@ def test_examples_by_hand() -> None:
     assert PatchRule(scheme="byte").lengths(b"abc").tolist() == [1, 1, 1, 1]
     assert PatchRule(scheme="space").lengths("\u65e5\u672c\u8a9e".encode()).tolist() == [4, 3, 3]
     assert PatchRule(scheme="space").lengths(b"  x").tolist() == [4]
+    between = PatchRule(scheme="space", characters=True)
+    assert between.lengths("\u65e5\u672c\u8a9e".encode()).tolist() == [10]
+    assert between.lengths("d\u00e9j\u00e0 vu, \u65e5\u672c!".encode()).tolist() == [7, 3, 8, 1]
+    assert between.lengths(b"\xc3 \xff\x80. a").tolist() == [2, 3, 3]
+    assert PatchRule(scheme="quantile", target_length=2, threshold=1.0).starts(b"abcde", entropies).tolist() == [0, 1, 4, 5]
 
 
 # -------------------------------------------------------------------------------------------------------------- settings
@@ -234,6 +268,17 @@ def test_examples_by_hand() -> None:
         ({"max_length": 0}, "max_length is 0"),
         ({"min_length": 9, "max_length": 8}, "min_length is 9; it must not be above max_length, which is 8"),
         ({"reset_at_newline": 1}, "must be true or false"),
+        ({"scheme": "space", "characters": "yes"}, "characters is 'yes'; it must be true or false"),
+        ({"scheme": "space", "characters": True, "max_length": 8}, r"max_length is 8 and characters is set, but a patch .* leave one"),
+        ({"threshold": 1.0, "characters": True}, "characters is True and the rule 'entropy' doesn't read it"),
+        ({"scheme": "quantile"}, "'quantile' needs a target_length, the mean length to hold; give one"),
+        ({"scheme": "quantile", "target_length": 0.9}, r"target_length is 0\.9; it must be a number of bytes, at least 1"),
+        ({"scheme": "quantile", "target_length": math.nan}, "target_length is nan; it must be a finite number"),
+        ({"scheme": "quantile", "target_length": 4.5, "relative_threshold": 0.1}, r"relative_threshold is 0\.1"),
+        ({"scheme": "quantile", "target_length": 4.5, "reset_at_newline": True}, "reset_at_newline is True"),
+        ({"scheme": "bpe"}, r"'bpe' needs a tokenizer, the path of a tokenizer\.json"),
+        ({"scheme": "bpe", "tokenizer": "missing/tokenizer.json"}, r"Cannot read the tokenizer missing/tokenizer\.json: No such file"),
+        ({"threshold": 1.0, "tokenizer": "tokenizer.json"}, r"tokenizer is 'tokenizer\.json' and the rule 'entropy' doesn't read it"),
     ],
 )
 def test_settings_that_make_no_rule(fields: dict[str, Any], message: str) -> None:
@@ -244,12 +289,15 @@ def test_settings_that_make_no_rule(fields: dict[str, Any], message: str) -> Non
 @given(rules())
 def test_settings_survive_plain_values(rule: PatchRule) -> None:
     assert from_mapping(PatchRule, to_mapping(rule)) == rule
-    assert set(to_mapping(rule)) == {field.name for field in dataclasses.fields(PatchRule)}
+    # A field that joined later is not told of where it isn't used: what was stored before it came stays as it was.
+    later = {field.name for field in dataclasses.fields(PatchRule) if field.metadata and getattr(rule, field.name) == field.default}
+    assert set(to_mapping(rule)) == {field.name for field in dataclasses.fields(PatchRule)} - later
 
 
 def test_equal_rules_have_equal_fingerprints() -> None:
     assert fingerprint(PatchRule(threshold=1)) == fingerprint(PatchRule(threshold=1.0))
     assert fingerprint(PatchRule(relative_threshold=-0.0)) == fingerprint(PatchRule(relative_threshold=np.float32(0)))
+    assert fingerprint(PatchRule(threshold=1.5)) == "79854f55d13a8d08", "as before there were other rules"
     assert fingerprint(PatchRule(max_length=np.int64(8))) == fingerprint(PatchRule(max_length=8))  # type: ignore[arg-type]
 
 
