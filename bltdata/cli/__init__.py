@@ -16,9 +16,21 @@ COMMANDS = {
         "bltdata.cli.build_shards:build_shards",
         "Score a corpus, cut it into patches, and write both as Parquet shards.",
     ),
+    "calibrate": LazyCommand(
+        "bltdata.cli.calibrate:calibrate",
+        "Find the threshold that gives patches a wanted mean length, from stored entropies.",
+    ),
+    "repatch": LazyCommand(
+        "bltdata.cli.repatch:repatch",
+        "Cut shards again with another rule, from their stored entropies.",
+    ),
     "entropy-stats": LazyCommand(
         "bltdata.cli.entropy_stats:entropy_stats",
         "Report the entropies, patches and bits per byte of a folder of shards.",
+    ),
+    "show": LazyCommand(
+        "bltdata.cli.show:show",
+        "Show where the patches of a text, a file or a document of a dataset are, in colours.",
     ),
 }
 

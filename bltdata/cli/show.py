@@ -1,0 +1,300 @@
+"""`bltdata show`: where the patches of a document are, in colours."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.progress import say
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.config import from_mapping, to_mapping
+from bltdata.errors import ConfigError, ShardError
+from bltdata.patching.settings import RuleSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bltdata.patching import Patches, PatchRule
+    from bltdata.shards import Manifest
+
+DEFAULT_BYTES = 20_000
+
+
+@command(
+    example="""
+    bltdata show --text 'Once upon a time' --entropy-model runs/entropy-model --threshold 1.5
+    bltdata show --file story.txt --entropy-model runs/entropy-model --rule-from runs/train --html story.html
+    bltdata show --shards runs/train --document python-docs/topics/assert --max-length 8 --threshold 1.5
+    """
+)
+@click.option("--text", metavar="TEXT", help="Show this text.")
+@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are.")
+@click.option("--shards", type=ANY_PATH, metavar="DIR", help="Show a document of this dataset, with its stored entropies and patches.")
+@click.option("--document", metavar="DOC_ID", help="Which document of the dataset.  [default: the first]")
+@click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
+@options_from(RuleSettings, prefix="rule")
+@click.option("--rule-from", type=ANY_PATH, metavar="DIR", help="Take the patch rule of this dataset, threshold included.")
+@click.option("--target-patch-length", type=float, help="Calibrate the threshold on this one document, to this mean length.")
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(min=1),
+    help=f"Look at so many bytes of the document at most.  [default: {DEFAULT_BYTES}; all with --json]",
+)
+@click.option("--html", "html_file", type=ANY_PATH, metavar="FILE", help="Write a page with the patches there instead.")
+@config_option
+@json_option
+@click.pass_context
+def show(
+    ctx: click.Context,
+    text: str | None,
+    file: Path | None,
+    shards: Path | None,
+    document: str | None,
+    model_folder: Path | None,
+    rule_from: Path | None,
+    target_patch_length: float | None,
+    max_bytes: int | None,
+    html_file: Path | None,
+    config_file: Path | None,
+    as_json: bool,
+    **_: Any,
+) -> None:
+    """Show where the patches of a text, a file or a document of a dataset are, in colours.
+
+    Colours are entropies, and the first character of a patch is underlined; where there are no colours (no terminal, or NO_COLOR is
+    set, which FORCE_COLOR is the opposite of), there is a mark between each two patches. What can't be printed is shown as an
+    escape. A document of a dataset is cut again if a rule is given.
+    """
+    _check_sources(text, file, shards, document, model_folder)
+    sections = read_sections(config_file, ["rule"])
+    rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
+    wanted = _wanted(rule_settings, rule_from, target_patch_length)
+    limit = max_bytes if max_bytes is not None or as_json else DEFAULT_BYTES
+
+    if shards is not None:
+        shown = _from_shards(shards, document, wanted, limit)
+    else:
+        whole = _read(file, limit) if file is not None else _Bytes((text or "").encode(errors="surrogateescape"), 0)
+        shown = _scored(whole, str(file or "--text"), model_folder, wanted, limit)
+    if html_file is not None:
+        _write_page(shown, html_file)
+    if as_json:
+        print_json(_mapping(shown))
+    elif html_file is not None:
+        _echo(f"{_summary(shown)}\nWrote {html_file}.")
+    else:
+        _print(shown)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the options say about a rule."""
+
+    rule: "PatchRule | None"
+    """None where they say nothing."""
+    target_patch_length: float | None
+    manifest: "Manifest | None"
+    """Of the dataset whose rule it is."""
+
+    def patches(self, data: bytes, entropy_nats: "np.ndarray | None", name: str) -> "Patches":
+        """The document cut by the rule, calibrated first if that is wanted."""
+        from bltdata.patching import calibrate, patch
+
+        assert self.rule is not None, "there is something to cut by"
+        rule = self.rule
+        if self.target_patch_length is not None:
+            rule = calibrate([(data, entropy_nats)], rule, self.target_patch_length).rule
+        return patch(data, entropy_nats, rule, document=name)
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """The beginning of a document, and how much comes after it."""
+
+    data: bytes
+    num_left_out: int
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a document."""
+
+    patches: "Patches"
+    name: str
+    num_left_out: int
+
+    @property
+    def limit(self) -> int | None:
+        """The `num_shown` of `bltdata.patching.display`."""
+        return len(self.patches.data) if self.num_left_out else None
+
+
+def _check_sources(text: str | None, file: Path | None, shards: Path | None, document: str | None, model_folder: Path | None) -> None:
+    given = [name for name, value in (("--text", text), ("--file", file), ("--shards", shards)) if value is not None]
+    if len(given) != 1:
+        raise ConfigError(f"{' and '.join(given) or 'None of --text, --file and --shards'} given; give one of the three.")
+    if shards is None and document is not None:
+        raise ConfigError("--document is given without --shards; say which dataset it is in.")
+    if shards is not None and model_folder is not None:
+        raise ConfigError("Both --shards and --entropy-model are given; leave the model out, a dataset holds its entropies.")
+
+
+def _wanted(rule_settings: RuleSettings, rule_from: Path | None, target: float | None) -> _Wanted:
+    from bltdata.patching import PatchRule
+    from bltdata.patching.calibration import check_target
+    from bltdata.shards import Manifest
+
+    if rule_from is not None:
+        if rule_settings != RuleSettings() or target is not None:
+            raise ConfigError("Both --rule-from and settings of a rule are given; leave one of them out.")
+        manifest = Manifest.read(rule_from)
+        return _Wanted(from_mapping(PatchRule, manifest.patch_rule, f"The patch rule of {rule_from}"), None, manifest)
+    if rule_settings == RuleSettings() and target is None:
+        return _Wanted(None, None, None)
+    rule = from_mapping(PatchRule, to_mapping(rule_settings))
+    check_target(rule, target)
+    return _Wanted(rule, target, None)
+
+
+def _from_shards(folder: Path, document: str | None, wanted: _Wanted, limit: int | None) -> _Shown:
+    from bltdata.patching import Patches, PatchRule
+    from bltdata.shards import open_shards
+
+    dataset = open_shards(folder)
+    row = dataset.document(document) if document is not None else next(iter(dataset), None)
+    if row is None:
+        raise ShardError(f"{folder} has no documents, so there is nothing to show.")
+    if wanted.rule is not None:
+        patches = wanted.patches(row.data, row.entropy_nats, row.doc_id)
+    else:
+        manifest = dataset.manifest
+        rule = from_mapping(PatchRule, manifest.source_rules.get(row.source, manifest.patch_rule), f"The patch rule of {folder}")
+        patches = Patches(data=row.data, entropy_nats=row.entropy_nats, rule=rule, lengths=row.patch_lengths)
+    begin = _beginning(row.data, limit)
+    return _Shown(_head(patches, begin.data), row.doc_id, begin.num_left_out)
+
+
+def _head(patches: "Patches", data: bytes) -> "Patches":
+    """The patches of the first bytes of a document; the byte after them takes the place of its end."""
+    import numpy as np
+
+    num_bytes = len(data)
+    starts = patches.starts
+    lengths = np.diff(starts[starts <= num_bytes], append=num_bytes + 1).astype(np.uint32)
+    entropy_nats = None if patches.entropy_nats is None else patches.entropy_nats[: num_bytes + 1]
+    return replace(patches, data=data, entropy_nats=entropy_nats, lengths=lengths)
+
+
+def _scored(whole: _Bytes, name: str, model_folder: Path | None, wanted: _Wanted, limit: int | None) -> _Shown:
+    if wanted.rule is None:
+        raise ConfigError("There is no rule to cut the document: give --threshold, --target-patch-length, --rule-from or --scheme.")
+    if model_folder is None and wanted.rule.needs_entropies:
+        raise ConfigError(f"The rule {wanted.rule.scheme!r} needs entropies: give --entropy-model, the folder of a trained entropy model.")
+    begin = _beginning(whole.data, limit)
+    entropy_nats = _entropies(begin.data, model_folder, wanted.manifest) if model_folder is not None else None
+    return _Shown(wanted.patches(begin.data, entropy_nats, name), name, begin.num_left_out + whole.num_left_out)
+
+
+def _entropies(data: bytes, model_folder: Path, manifest: "Manifest | None") -> "np.ndarray":
+    """As a build would store them: the patches shown are then those that it would make."""
+    from bltdata.entropy import EntropyModel
+    from bltdata.nn import prepare_allocator
+    from bltdata.shards import round_entropies
+
+    prepare_allocator()
+    model = EntropyModel.load(model_folder)
+    if manifest is not None and manifest.entropy_model["fingerprint"] != model.fingerprint:
+        say(f"{model_folder} isn't the model that the rule's threshold was found for: patches will have another mean length.")
+    resets = manifest is not None and manifest.entropy_model.get("context", {}).get("reset_at_newline", False)
+    (entropy_nats,) = model.score([data], reset_at_newline=resets)
+    return round_entropies(entropy_nats, manifest.entropy_precision if manifest is not None else "grid")
+
+
+def _read(path: Path, limit: int | None) -> _Bytes:
+    """A file, or so much of it that a limit can be kept: the rest is only counted."""
+    with path.open("rb") as file:
+        if limit is None:
+            return _Bytes(file.read(), 0)
+        # A byte more tells whether a character goes on there.
+        data = file.read(limit + 1)
+        if file.seekable():
+            return _Bytes(data, max(file.seek(0, os.SEEK_END) - len(data), 0))
+        num_left_out = 0
+        while block := file.read(1 << 20):
+            num_left_out += len(block)
+    return _Bytes(data, num_left_out)
+
+
+def _beginning(data: bytes, limit: int | None) -> _Bytes:
+    from bltdata.patching.display import whole_characters
+
+    end = len(data) if limit is None else whole_characters(data, limit)
+    return _Bytes(data[:end], len(data) - end)
+
+
+def _mapping(shown: _Shown) -> dict[str, Any]:
+    patches = shown.patches
+    return {
+        "document": shown.name,
+        "num_bytes": len(patches.data),
+        "num_bytes_left_out": shown.num_left_out,
+        "num_patches": len(patches),
+        "mean_patch_length": patches.mean_length,
+        "patch_rule": to_mapping(patches.rule),
+        "starts": patches.starts.tolist(),
+        "lengths": patches.lengths.tolist(),
+        "entropy_nats": None if patches.entropy_nats is None else patches.entropy_nats.tolist(),
+    }
+
+
+def _write_page(shown: _Shown, path: Path) -> None:
+    from bltdata.atomic import write_bytes
+    from bltdata.patching.display import html_page
+
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give a file to write the page to.")
+    write_bytes(path, html_page(shown.patches, shown.name, [_summary(shown)], shown.limit).encode())
+
+
+def _print(shown: _Shown) -> None:
+    from bltdata.patching import display
+
+    # A file or a pipe has no width.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
+    if _wants_colour():
+        text = display.coloured_text(shown.patches, width, shown.limit)
+        legend = [display.coloured_legend(width)] if shown.patches.entropy_nats is not None else []
+        legend.append("A patch starts where it is underlined.")
+    else:
+        text = display.marked_text(shown.patches, width, shown.limit)
+        legend = [f"{display.mark_for(shown.patches.data)} stands between patches."]
+    if display.PART_SIGN in text:
+        legend.append(f"{display.PART_SIGN} stands for bytes of the next character, which is cut there.")
+    _echo("\n".join([text if text.endswith("\n") else text + "\n", *legend, _summary(shown)]))
+
+
+def _echo(text: str) -> None:
+    """Print what stdout can hold, the rest as escapes. All escape sequences in it are ours: click must not remove them."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, errors="backslashreplace").decode(encoding), color=True)
+
+
+def _summary(shown: _Shown) -> str:
+    from bltdata.patching import display
+
+    rest = f" {shown.num_left_out:,} more bytes are left out; --max-bytes takes in more." if shown.num_left_out else ""
+    return display.printable_line(f"{shown.name}: {display.summary(shown.patches)}; {display.rule_in_words(shown.patches.rule)}.{rest}")
+
+
+def _wants_colour() -> bool:
+    """By the conventions that other programs keep: NO_COLOR wins, then FORCE_COLOR, then whether somebody looks."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return os.environ["FORCE_COLOR"] != "0"
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
