@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PARENT_CHECK_SECONDS = 1.0
+_WAKE_SECONDS = 1.0
 
 
 def run_local(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Generator[Result, None, None]:
@@ -46,7 +47,8 @@ def run_local(function: Callable[[Item], Result], items: Sequence[Item], workers
         while waiting or running:
             while waiting and len(running) < 2 * workers:
                 running.add(pool.submit(function, waiting.pop()))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            # Polars installs a handler of SIGINT after which a wait without end isn't ended by Ctrl-C; one with a timeout is.
+            done, running = wait(running, timeout=_WAKE_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
     except BrokenProcessPool as error:
@@ -55,7 +57,7 @@ def run_local(function: Callable[[Item], Result], items: Sequence[Item], workers
             "run the same command again, with fewer --workers or smaller fragments."
         ) from error
     except (KeyboardInterrupt, GeneratorExit):
-        _terminate(pool)
+        _kill(pool)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -73,6 +75,7 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _terminate(pool: ProcessPoolExecutor) -> None:
+def _kill(pool: ProcessPoolExecutor) -> None:
+    # Not SIGTERM: a worker inherits it ignored where the parent ignores it, and then nobody could stop it.
     for process in list((pool._processes or {}).values()):
-        process.terminate()
+        process.kill()

@@ -73,7 +73,7 @@ class TrainingConfig:
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
 
     @property
     def rows_at_once(self) -> int:

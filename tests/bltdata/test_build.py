@@ -445,6 +445,17 @@ def test_a_shard_of_another_build_is_built_again(run, undisturbed, tmp_path):
     assert contents(tmp_path / "shards") == undisturbed
 
 
+def test_a_plan_that_was_changed_by_hand_is_what_is_built(run, tmp_path):
+    run()
+    path = tmp_path / "shards" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["patch_rule"]["threshold"] = 4.0
+    path.write_text(json.dumps(plan))
+    assert run().patch_rule["threshold"] == 4.0
+    for row in rows_of(tmp_path / "shards"):
+        assert row.patch_lengths.tolist() == PatchRule(threshold=4.0).lengths(row.data, row.entropy_nats).tolist()
+
+
 def test_leftovers_of_a_killed_writer_are_removed(run, undisturbed, tmp_path):
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / ".part-00001.parquet.77.tmp").write_bytes(b"half")

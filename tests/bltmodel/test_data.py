@@ -184,6 +184,40 @@ def test_epochs_follow_one_another_without_padding(store):
     assert sum(surplus.values()) == num_rows * 50 - 2 * packer.tokens_per_epoch
 
 
+class OnlySlices:
+    """An array that nobody can copy whole."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.num_taken = 0
+
+    def __getitem__(self, place: slice) -> np.ndarray:
+        taken = self.array[place]
+        self.num_taken += len(taken)
+        return taken
+
+
+def test_a_row_costs_what_it_holds_of_a_document():
+    length = 10_000
+
+    class LongDocument:
+        lengths = np.array([length])
+        bytes_of = OnlySlices(np.arange(length).astype(np.uint8))
+        starts_of = OnlySlices(np.arange(length + 1) % 3 == 0)
+
+        def document(self, index: int) -> OnlySlices:
+            return self.bytes_of
+
+        def starts(self, index: int) -> OnlySlices:
+            return self.starts_of
+
+    store = LongDocument()
+    for row in Packer(store, in_order(np.arange(1)), 100).one_pass():
+        collate([row], CPU)
+    assert store.bytes_of.num_taken == 2 * length
+    assert store.starts_of.num_taken == length + 1
+
+
 def piece_alone(store: ShardStore, document: int, begin: int, end: int) -> PackedBatch:
     """A piece as a row of its own, the slow and obvious way."""
     ids = encode(store.document(document).tobytes(), bos=True, eos=True)

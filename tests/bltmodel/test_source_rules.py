@@ -50,7 +50,7 @@ def test_shards_of_one_rule_are_others(shards, blt, trained):
             evaluate(model, folder, compressors=())
     with pytest.raises(ShardError, match="were cut with different patch rules; build or repatch one of them with --rule-from the other"):
         open_training_data(trained.shards / "train", shards)
-    assert open_training_data(shards, shards).held_out is None
+    assert open_training_data(shards).train.dataset.manifest.source_rules
 
 
 def test_a_model_of_one_rule_says_nothing_of_sources(trained):

@@ -1,7 +1,11 @@
 import json
 import re
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -130,6 +134,25 @@ def test_running_it_again(settings, tmp_path):
     assert again.stderr.splitlines()[0] == f"{tmp_path / 'shards'} has 1 of 1 shards already; 0 to go."
     assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
     assert "was begun with other settings; choose another folder" in sentence(run(*settings, "--threshold", "4.3"))
+
+
+def test_ctrl_c(settings, tmp_path, monkeypatch):
+    options = [*settings, "--threshold", "4.4", "--fragment-bytes", "1000", "--split", "all"]
+    run(*options, "--out", tmp_path / "undisturbed")
+
+    @contextmanager
+    def progress(*_: Any) -> Iterator[Any]:
+        yield lambda amount, note: signal.raise_signal(signal.SIGINT) if note == "part-00002.parquet" else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bltdata.cli.build_shards.progress", progress)
+        result = run(*options)
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "Interrupted; what was finished is kept: run the same command again to go on."
+    assert not (tmp_path / "shards" / "manifest.json").exists()
+    assert "shards has 3 of 7 shards already; 4 to go." in run(*options).stderr
+    undisturbed, shards = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("undisturbed", "shards"))
+    assert shards == undisturbed
 
 
 def test_killed_at_random_moments(settings, tmp_path):
