@@ -1,6 +1,6 @@
-import contextlib
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,21 @@ def run(model_folder: Path, lines: Path, tmp_path: Path) -> Callable[..., Manife
 
 
 @pytest.fixture(scope="session")
-def undisturbed(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed_folder(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     build_shards(line_corpus(lines), model_folder, CONFIG, folder)
-    return contents(folder)
+    return folder
+
+
+@pytest.fixture
+def undisturbed(undisturbed_folder: Path) -> dict[str, bytes]:
+    return contents(undisturbed_folder)
+
+
+@pytest.fixture
+def finished(undisturbed_folder: Path, tmp_path: Path) -> Path:
+    """A finished build where `run` builds, as if it had been called."""
+    return shutil.copytree(undisturbed_folder, tmp_path / "shards")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -394,17 +405,24 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("finished", [False, True])
-def test_a_damaged_shard_is_built_again(run, undisturbed, tmp_path, damage, finished):
-    folder = tmp_path / "shards"
-    with contextlib.nullcontext() if finished else pytest.raises(Stopped):
-        run(reporter=BuildReporter() if finished else stop_after(4))
-    DAMAGES[damage](folder / "part-00002.parquet")
-    assert contents(folder).get("part-00002.parquet") != undisturbed["part-00002.parquet"]
+def test_a_damaged_shard_is_built_again(run, finished, undisturbed, damage):
+    DAMAGES[damage](finished / "part-00002.parquet")
+    assert contents(finished).get("part-00002.parquet") != undisturbed["part-00002.parquet"]
     built: list[ShardRecord] = []
     run(reporter=BuildReporter(built=built.append))
-    assert [record.file for record in built if record.file <= "part-00003.parquet"] == ["part-00002.parquet"]
-    assert contents(folder) == undisturbed
+    assert [record.file for record in built] == ["part-00002.parquet"]
+    assert contents(finished) == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["a bit of a page's header", "a bit of a page"])
+def test_a_shard_that_is_damaged_before_the_build_is_finished(run, undisturbed, tmp_path, damage):
+    with pytest.raises(Stopped):
+        run(reporter=stop_after(4))
+    DAMAGES[damage](tmp_path / "shards" / "part-00002.parquet")
+    built: list[ShardRecord] = []
+    run(reporter=BuildReporter(built=built.append))
+    assert "part-00002.parquet" in [record.file for record in built]
+    assert contents(tmp_path / "shards") == undisturbed
 
 
 @pytest.mark.parametrize("damage", [b"{half", b"\xff\n", b"[1]\n", b"3\n", b"{}\n"])
@@ -423,8 +441,7 @@ def test_a_list_of_shards_that_ends_in_the_middle(run, undisturbed, tmp_path, da
     assert contents(folder) == undisturbed
 
 
-def test_what_is_repaired_does_not_look_finished_meanwhile(run, undisturbed, tmp_path):
-    run()
+def test_what_is_repaired_does_not_look_finished_meanwhile(run, finished, undisturbed, tmp_path):
     (tmp_path / "shards" / "part-00002.parquet").unlink()
     (tmp_path / "shards" / "part-00003.parquet").unlink()
     with pytest.raises(Stopped):
@@ -436,17 +453,15 @@ def test_what_is_repaired_does_not_look_finished_meanwhile(run, undisturbed, tmp
     assert contents(tmp_path / "shards") == undisturbed
 
 
-def test_a_shard_of_another_build_is_built_again(run, undisturbed, tmp_path):
+def test_a_shard_of_another_build_is_built_again(run, finished, undisturbed, tmp_path):
     run(folder="other", config=dataclasses.replace(CONFIG, rule=PatchRule(threshold=1.0)))
-    run()
     other = (tmp_path / "other" / "part-00001.parquet").read_bytes()
     (tmp_path / "shards" / "part-00001.parquet").write_bytes(other)
     run()
     assert contents(tmp_path / "shards") == undisturbed
 
 
-def test_a_plan_that_was_changed_by_hand_is_what_is_built(run, tmp_path):
-    run()
+def test_a_plan_that_was_changed_by_hand_is_what_is_built(run, finished, tmp_path):
     path = tmp_path / "shards" / "plan.json"
     plan = json.loads(path.read_text())
     plan["patch_rule"]["threshold"] = 4.0
@@ -463,8 +478,7 @@ def test_leftovers_of_a_killed_writer_are_removed(run, undisturbed, tmp_path):
     assert contents(tmp_path / "shards") == undisturbed
 
 
-def test_another_model(run, tmp_path):
-    run()
+def test_another_model(run, finished, tmp_path):
     opinionated_model(seed=5, num_layers=1).save(tmp_path / "other")
     with pytest.raises(BuildError) as caught:
         run(model=tmp_path / "other")
@@ -485,8 +499,7 @@ def test_a_model_that_is_replaced_meanwhile(run, tmp_path):
     assert not list((tmp_path / "shards").glob("*.parquet"))
 
 
-def test_another_corpus(run, lines, tmp_path):
-    run()
+def test_another_corpus(run, finished, lines, tmp_path):
     with pytest.raises(BuildError, match="was begun with another corpus; choose another folder"):
         run(line_corpus(lines, min_bytes=3))
 
@@ -503,8 +516,7 @@ def test_a_corpus_that_changed(run, tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"rule": PatchRule(threshold=1.0)}, {"fragment_bytes": 500}, {"entropy_precision": "float16"}, {"precision": "bfloat16"}]
 )
-def test_other_settings(run, changes):
-    run()
+def test_other_settings(run, finished, changes):
     with pytest.raises(BuildError, match=r"was begun with (other settings|another entropy model); choose another folder"):
         run(config=dataclasses.replace(CONFIG, **changes))
 
@@ -514,8 +526,7 @@ def test_other_settings(run, changes):
     ["", "{", "[]", "{}", '{"identity": {}}', '{"identity": {}, "patch_rule": {"treshold": 1}}', '{"identity": {}, "patch_rule": 3}',
      '{"identity": [1], "patch_rule": {"threshold": 1}}', '{"identity": {}, "patch_rule": {"threshold": -1}}', "\ud800"],
 )  # fmt: skip
-def test_a_damaged_plan(run, tmp_path, text):
-    run()
+def test_a_damaged_plan(run, finished, tmp_path, text):
     (tmp_path / "shards" / "plan.json").write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(BuildError) as caught:
         run()
@@ -525,8 +536,7 @@ def test_a_damaged_plan(run, tmp_path, text):
 
 
 @pytest.mark.parametrize("left", ["manifest.json", "part-00000.parquet"])
-def test_shards_without_a_plan(run, tmp_path, left):
-    run()
+def test_shards_without_a_plan(run, finished, tmp_path, left):
     for path in (tmp_path / "shards").iterdir():
         if path.name != left:
             path.unlink()

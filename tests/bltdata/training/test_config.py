@@ -36,7 +36,8 @@ def test_micro_batches():
         ("beta1", 1.0, "from 0 to below 1"),
         ("beta2", -0.5, "from 0 to below 1"),
         ("clip_norm", 0.0, "above 0"),
-        ("seed", -1, "0 or more"),
+        ("seed", -1, r"from 0 to below 2\*\*63"),
+        ("seed", 2**63, r"from 0 to below 2\*\*63"),
         ("learning_rate", float("nan"), "above 0"),
     ],
 )
