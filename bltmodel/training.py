@@ -31,42 +31,15 @@ HELD_OUT_SHARE = 0.05
 
 
 class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
-    """The BLT as what is trained; see `PackedTask`.
-
-    Args:
-        model: stands on the device where it trains.
-        train: rows to learn from.
-        validation: rows to judge on.
-        config: how it is trained.
-        folder: where the best model goes.
-        extra: what else its `config.json` says.
-    """
-
-    def __init__(
-        self,
-        model: BLT,
-        train: Packer[ShardStore],
-        validation: Packer[ShardStore],
-        config: TrainingConfig,
-        folder: Path,
-        extra: dict[str, Any],
-    ) -> None:
-        super().__init__(model, train, validation, config)
-        self._folder = folder
-        self._extra = extra
-        self._device = next(model.parameters()).device
+    """The BLT as what is trained; see `PackedTask`."""
 
     def collate(self, rows: Sequence[PackedRow[ShardStore]]) -> PackedBatch:
         """Rows as tensors on the model's device."""
-        return collate(rows, self._device)
+        return collate(rows, self.device)
 
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
         return self.model(batch), batch.targets_BT
-
-    def save_best(self, metrics: dict[str, Any]) -> None:
-        """Write the model to the run's folder."""
-        self.model.save(self._folder, {**self._extra, "validation": metrics})
 
 
 @dataclass(frozen=True)

@@ -26,43 +26,16 @@ class Batch(NamedTuple):
 
 
 class EntropyTask(PackedTask[EntropyModel, DocumentStore, Batch]):
-    """The entropy model as what is trained.
-
-    Args:
-        model: stands on the device where it trains.
-        train: rows to learn from.
-        validation: rows to judge on.
-        config: how it is trained.
-        folder: where the best model goes.
-        extra: what else its `config.json` says.
-    """
-
-    def __init__(
-        self,
-        model: EntropyModel,
-        train: Packer[DocumentStore],
-        validation: Packer[DocumentStore],
-        config: TrainingConfig,
-        folder: Path,
-        extra: dict[str, Any],
-    ) -> None:
-        super().__init__(model, train, validation, config)
-        self._folder = folder
-        self._extra = extra
-        self._device = next(model.parameters()).device
+    """The entropy model as what is trained; see `PackedTask`."""
 
     def collate(self, rows: Sequence[PackedRow[DocumentStore]]) -> Batch:
         """Rows as tensors on the model's device."""
         arrays = ([row.ids for row in rows], [row.targets for row in rows], [row.visible_from for row in rows])
-        return Batch(*(torch.from_numpy(np.stack(array)).to(self._device) for array in arrays))
+        return Batch(*(torch.from_numpy(np.stack(array)).to(self.device) for array in arrays))
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
         return self.model(batch.ids, batch.visible_from), batch.targets
-
-    def save_best(self, metrics: dict[str, Any]) -> None:
-        """Write the model to the run's folder."""
-        self.model.save(self._folder, {**self._extra, "validation": metrics})
 
 
 def train_entropy_model(

@@ -3,16 +3,29 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import TrainingConfig
 from bltdata.training.packing import Cursor, PackedRow, Packer, StoreT
 
 BatchT = TypeVar("BatchT")
-ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class SavedModel(Protocol):
+    """A module that writes itself."""
+
+    def parameters(self) -> Iterator[Any]:
+        """Its weights."""
+
+    def save(self, folder: Path, extra: dict[str, Any]) -> None:
+        """Write it, and `extra` into its `config.json`."""
+
+
+ModelT = TypeVar("ModelT", bound=SavedModel)
 
 
 class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
@@ -23,10 +36,17 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         train: rows to learn from.
         validation: rows to judge on; each evaluation reads all of them.
         config: how it is trained.
+        folder: where the best model goes.
+        extra: what else its `config.json` says.
     """
 
-    def __init__(self, model: ModelT, train: Packer[StoreT], validation: Packer[StoreT], config: TrainingConfig) -> None:
+    def __init__(
+        self, model: ModelT, train: Packer[StoreT], validation: Packer[StoreT], config: TrainingConfig, folder: Path, extra: dict[str, Any]
+    ) -> None:
         self.model = model
+        self.device = next(model.parameters()).device
+        self._folder = folder
+        self._extra = extra
         self._train = train
         self._validation = validation
         self._rows_at_once = config.rows_at_once
@@ -39,9 +59,9 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
     def predict(self, batch: BatchT) -> tuple[Tensor, Tensor]:
         """Logits `[B, T, 260]` and targets `[B, T]` of a batch."""
 
-    @abstractmethod
     def save_best(self, metrics: dict[str, Any]) -> None:
-        """Keep the model as it is now: it is the best so far."""
+        """Write the model to the run's folder: it is the best so far."""
+        self.model.save(self._folder, {**self._extra, "validation": metrics})
 
     @property
     def tokens_per_epoch(self) -> int:
