@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bltdata.config import from_mapping, to_mapping
 from bltdata.entropy.config import EntropyModelConfig, preset
-from bltdata.entropy.scoring import Score, score_documents
+from bltdata.entropy.scoring import PositionScores, Score, score_positions
 from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, initialise_linear, rotary_table, truncated_normal_
 from bltdata.training.checkpoint import load_model, save_model
 from bltdata.vocab import VOCAB_SIZE
@@ -130,10 +130,17 @@ class EntropyModel(nn.Module):
             float32 `[n + 1]` for a document of `n` bytes: entry `i` is the uncertainty about byte `i` given BOS and the
             bytes before it, entry `n` the uncertainty about the document's end.
         """
-        return (score.entropy_nats for score in self.score_with_nll(documents, reset_at_newline=reset_at_newline))
+        return (score.entropy_nats for score in self.score_positions(documents, reset_at_newline=reset_at_newline))
 
     def score_with_nll(
         self, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
     ) -> Iterator[Score]:
-        """Like `score`, with the negative log-likelihood of each document."""
-        return score_documents(self, documents, precision, reset_at_newline=reset_at_newline)
+        """Like `score`, with the negative log-likelihood of each document, summed in float64."""
+        for entropy_nats, nll_nats in self.score_positions(documents, precision, reset_at_newline=reset_at_newline):
+            yield Score(entropy_nats, float(nll_nats.sum(dtype=np.float64)))
+
+    def score_positions(
+        self, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
+    ) -> Iterator[PositionScores]:
+        """Like `score`, with the negative log-likelihood of what stands at each position."""
+        return score_positions(self, documents, precision, reset_at_newline=reset_at_newline)

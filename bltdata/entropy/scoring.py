@@ -27,8 +27,11 @@ from bltdata.vocab import BOE_ID, BYTE_OFFSET, MAX_ENTROPY_NATS
 if TYPE_CHECKING:
     from bltdata.entropy.model import EntropyModel
 
-CHUNK_TOKENS = 4096
-"""Tokens that go through the model at once. Part of what fixes the bits of a score."""
+CHUNK_TOKENS = 1024
+"""Tokens that go through the model at once on a CPU, few enough for its caches. Part of what fixes the bits of a score."""
+
+GPU_CHUNK_TOKENS = 32_768
+"""Tokens that go through the model at once on a GPU, enough to keep it busy."""
 
 NEWLINE_ID = ord("\n") + BYTE_OFFSET
 """The token that plays the part of BOS where the context is reset at newlines."""
@@ -46,16 +49,28 @@ class Score(NamedTuple):
     nll_nats: float
 
 
+class PositionScores(NamedTuple):
+    """What the entropy model says of each position of a document of `n` bytes.
+
+    Attributes:
+        entropy_nats: float32 `[n + 1]`, in `[0, ln 260]`.
+        nll_nats: float32 `[n + 1]`, `-ln p` of the byte at each position, and of the end at the last.
+    """
+
+    entropy_nats: np.ndarray
+    nll_nats: np.ndarray
+
+
 @dataclass
 class _Pending:
     """A document whose scores aren't complete yet."""
 
     missing: int
     entropies: list[np.ndarray] = field(default_factory=list)
-    nll_nats: float = 0.0
+    nlls: list[np.ndarray] = field(default_factory=list)
 
-    def score(self) -> Score:
-        return Score(np.concatenate(self.entropies), self.nll_nats)
+    def scores(self) -> PositionScores:
+        return PositionScores(np.concatenate(self.entropies), np.concatenate(self.nlls))
 
 
 class _Segment(NamedTuple):
@@ -66,10 +81,10 @@ class _Segment(NamedTuple):
     end: int
 
 
-def score_documents(
+def score_positions(
     model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
-) -> Iterator[Score]:
-    """Score documents in their order; see `EntropyModel.score`.
+) -> Iterator[PositionScores]:
+    """Score the positions of documents in their order; see `EntropyModel.score`.
 
     Args:
         model: is put into eval mode.
@@ -84,9 +99,9 @@ def score_documents(
         pending.append(_Pending(missing=len(data) + 1))
         stream.feed(data, pending[-1])
         while pending and pending[0].missing == 0:
-            yield pending.popleft().score()
+            yield pending.popleft().scores()
     stream.flush()
-    yield from (document.score() for document in pending)
+    yield from (document.scores() for document in pending)
 
 
 class _Stream:
@@ -101,9 +116,10 @@ class _Stream:
         self._window = config.window
         empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
         self._past = [KeysValues(empty, empty)] * config.num_layers
-        self._ids = np.full(CHUNK_TOKENS, BOE_ID, dtype=np.int64)
-        self._targets = np.zeros(CHUNK_TOKENS, dtype=np.int64)
-        self._visible_from = np.zeros(CHUNK_TOKENS, dtype=np.int64)
+        self._size = CHUNK_TOKENS if self._device.type == "cpu" else GPU_CHUNK_TOKENS
+        self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
+        self._targets = np.zeros(self._size, dtype=np.int64)
+        self._visible_from = np.zeros(self._size, dtype=np.int64)
         self._filled = 0
         self._segments: list[_Segment] = []
 
@@ -116,7 +132,7 @@ class _Stream:
         done = 0
         while done < num_tokens:
             begin = self._filled
-            end = min(begin + num_tokens - done, CHUNK_TOKENS)
+            end = min(begin + num_tokens - done, self._size)
             self._ids[begin:end], self._targets[begin:end] = inputs_and_targets(array, done, done + end - begin)
             self._visible_from[begin:end] = max(visible_from, 0)
             if self._reset_at_newline:
@@ -124,9 +140,9 @@ class _Stream:
             self._segments.append(_Segment(document, begin, end))
             self._filled = end
             done += end - begin
-            if end == CHUNK_TOKENS:
+            if end == self._size:
                 self._run()
-                visible_from -= CHUNK_TOKENS
+                visible_from -= self._size
 
     def _reset(self, begin: int, end: int, visible_from: int) -> int:
         """Let tokens `begin ... end - 1` see nothing before their line's newline; returns where the last line begins."""
@@ -141,7 +157,7 @@ class _Stream:
         """Run what is left, padded to a whole chunk so that its shape is that of all others."""
         if self._filled:
             self._ids[self._filled :] = BOE_ID
-            self._visible_from[self._filled :] = np.arange(self._filled, CHUNK_TOKENS) + self._window
+            self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._window
             self._run()
 
     def _run(self) -> None:
@@ -151,7 +167,7 @@ class _Stream:
         entropy, nll = (values.cpu().numpy() for values in entropy_and_nll(logits[0], targets))
         for document, begin, end in self._segments:
             document.entropies.append(entropy[begin:end])
-            document.nll_nats += float(nll[begin:end].sum(dtype=np.float64))
+            document.nlls.append(nll[begin:end])
             document.missing -= end - begin
         self._filled = 0
         self._segments = []

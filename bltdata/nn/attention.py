@@ -16,8 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MAX_BLOCK = 256
-"""Queries a block: larger blocks compute more masked scores, smaller ones copy each key more often."""
+FUSED_BLOCK = 32
+"""Queries a block where a CPU's fused kernel computes it: it copies no keys, so small blocks with few masked scores win."""
+
+PLAIN_BLOCK = 128
+"""Queries a block where two matrix products compute it: smaller blocks copy each key more often, larger ones compute more
+masked scores. Half the window where that is less."""
+
+GPU_BLOCK = 256
+"""Queries a block on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class AttentionMask:
 
     Attributes:
         visible: bool `[B, N, 1, C, S]`, True where a query sees a key.
-        bias: float32 `[B, N, 1, C, S]`, 0 where visible and -inf elsewhere, to be added to scores.
+        bias: `[B, N, 1, C, S]`, 0 where visible and -inf elsewhere, to be added to scores; in the type of matrix products.
         window: the band's width, or None where every block holds all keys.
         num_queries: T, before it was padded to whole blocks.
         num_past: how many keys stand before the first query.
@@ -66,18 +73,18 @@ def banded_mask(visible_from_BT: Tensor, window: int, num_past: int = 0) -> Atte
         num_past: keys that stand before the first query; more than `window` are of no use.
     """
     num_queries = visible_from_BT.shape[1]
-    block = min(window, MAX_BLOCK, num_queries)
+    block = min(_block_size(window, visible_from_BT.device), num_queries)
     num_blocks = -(-num_queries // block)
-    # Index 0 of the padded keys is `window` before the first query.
-    query_NC = torch.arange(num_blocks * block, device=visible_from_BT.device).view(num_blocks, block) + window
-    offset_S = torch.arange(window + block, device=visible_from_BT.device)
-    key_N1S = (query_NC[:, :1] - window)[:, :, None] + offset_S
-    in_band = (key_N1S <= query_NC[:, :, None]) & (key_N1S > query_NC[:, :, None] - window)
+    # A block's first key stands `window` before its first query; what a band shows is the same in every block.
+    query_C = torch.arange(window, window + block, device=visible_from_BT.device)
+    key_S = torch.arange(window + block, device=visible_from_BT.device)
+    in_band_CS = (key_S <= query_C[:, None]) & (key_S > query_C[:, None] - window)
     # Every query sees its own key, and padded ones no other, so that no row of scores is empty. Keys from before the past
     # are padding too, which nobody sees.
     first = functional.pad(visible_from_BT.clamp(min=0), (0, num_blocks * block - num_queries), value=num_queries + num_past)
-    first_BNC = torch.minimum(first.unflatten(1, (num_blocks, block)) + (window - num_past), query_NC)
-    visible = in_band & (key_N1S >= first_BNC[..., None])
+    block_begin_N1 = torch.arange(num_blocks, device=visible_from_BT.device)[:, None] * block
+    first_BNC = torch.minimum(first.unflatten(1, (num_blocks, block)) + (window - num_past) - block_begin_N1, query_C)
+    visible = in_band_CS & (key_S >= first_BNC[..., None])
     return _mask(visible[:, :, None], window, num_queries, num_past)
 
 
@@ -103,7 +110,7 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: AttentionMask) 
 
 
 def _mask(visible: Tensor, window: int | None, num_queries: int, num_past: int) -> AttentionMask:
-    bias = torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, -torch.inf)
+    bias = torch.zeros(visible.shape, dtype=_product_dtype(visible.device), device=visible.device).masked_fill_(~visible, -torch.inf)
     return AttentionMask(visible, bias, window, num_queries, num_past)
 
 
@@ -122,19 +129,36 @@ def _key_blocks(x_BHSK: Tensor, mask: AttentionMask) -> Tensor:
     return padded.unfold(2, span, block).permute(0, 2, 1, 4, 3)
 
 
-def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
-    """Attention of `[B, N, H, C, K]` queries over `[B, N, H, S, K]` keys.
+def _block_size(window: int, device: torch.device) -> int:
+    """Queries a block, for the kernel that `_attend_blocks` will take under the gradient mode and autocast of now."""
+    if device.type != "cpu":
+        return min(window, GPU_BLOCK)
+    plain = _plain_wins(device, _product_dtype(device), torch.is_grad_enabled())
+    return min(max(window // 2, 1), PLAIN_BLOCK) if plain else min(window, FUSED_BLOCK)
 
-    On a CPU the fused kernel wins without gradients in float32, in which scores are computed unless asked otherwise. With
-    gradients two plain matrix products win in bfloat16 and lose nothing in float32: the fused kernel's backward pass takes a
-    mask's slow path (benchmarks/bench_attention.py). A test holds both to the same numbers.
+
+def _product_dtype(device: torch.device) -> torch.dtype:
+    """The type that autocast gives matrix products now."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
+def _plain_wins(device: torch.device, dtype: torch.dtype, with_gradients: bool) -> bool:
+    """Whether two plain matrix products are faster than the fused kernel (benchmarks/bench_attention.py).
+
+    On a CPU they are in bfloat16, and with gradients, where the fused kernel's backward pass takes a mask's slow path.
     """
-    trains_on_cpu = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
-    return _plain(q, k, v, mask) if trains_on_cpu else _fused(q, k, v, mask)
+    return device.type == "cpu" and (with_gradients or dtype == torch.bfloat16)
+
+
+def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
+    """Attention of `[B, N, H, C, K]` queries over `[B, N, H, S, K]` keys; a test holds both kernels to the same numbers."""
+    with_gradients = torch.is_grad_enabled() and q.requires_grad
+    return _plain(q, k, v, mask) if _plain_wins(q.device, q.dtype, with_gradients) else _fused(q, k, v, mask)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + mask.bias.to(q.dtype)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    scores += mask.bias.to(q.dtype)
     return scores.softmax(-1).to(v.dtype) @ v
 
 

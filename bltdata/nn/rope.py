@@ -4,15 +4,19 @@ Source: arXiv:2104.09864, section 3.2.2. Rotations make attention depend on dist
 start of whatever is computed at once, and a document's scores don't depend on where in a stream it stands.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
 
+@functools.lru_cache(maxsize=16)
 def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.device | None = None) -> Tensor:
     """Rotations of positions `0 ... num_positions - 1`, as complex numbers of length 1.
 
     Pair `i` of position `t` turns by `t * theta ** (-2 i / head_dim)`. Frequencies are float32, as in the released models'
-    code; their multiples are float64, because at position 4000 a float32 is off by 1e-4, which a score would show.
+    code; their multiples are float64, because at position 4000 a float32 is off by 1e-4, which a score would show. The last
+    few tables are kept: whoever gets one must not change it.
 
     Returns:
         complex64 `[num_positions, head_dim / 2]`.

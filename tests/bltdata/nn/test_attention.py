@@ -51,7 +51,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, visible_from: Tensor, window: int
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Tensor, int | None, int, int]:
-    """`visible_from` of rows of documents, window, past keys, and the largest block."""
+    """`visible_from` of rows of documents, window, past keys, and the queries of a block."""
     num_rows, num_queries = draw(st.integers(1, 2)), draw(st.integers(1, 40))
     window = draw(st.none() | st.integers(1, 50))
     num_past = draw(st.integers(0, 60))
@@ -77,7 +77,7 @@ def random_inputs(num_rows: int, num_queries: int, num_past: int, seed: int = 0)
 @given(cases())
 def test_a_mask_shows_the_window_of_the_document_and_nothing_else(case):
     visible_from, window, num_past, block = case
-    with mock.patch.object(attention, "MAX_BLOCK", block):
+    with mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)):
         mask = make_mask(visible_from, window, num_past)
     for row, first in enumerate(visible_from.tolist()):
         assert pairs_that_see(mask, row) == pairs_that_should_see(first, window, num_past)
@@ -92,7 +92,7 @@ def test_both_kernels_are_the_plain_computation(case):
     visible_from, window, num_past, block = case
     q, k, v = random_inputs(*visible_from.shape, num_past)
     expected = reference(q, k, v, visible_from, window)
-    with mock.patch.object(attention, "MAX_BLOCK", block):
+    with mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)):
         mask = make_mask(visible_from, window, num_past)
     fused = attend(q, k, v, mask)
     plain = attend(q.requires_grad_(), k, v, mask)
@@ -109,7 +109,7 @@ def test_gradients_are_those_of_the_plain_computation(case):
     inputs = [x.requires_grad_() for x in random_inputs(*visible_from.shape, num_past)]
     weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
     expected = torch.autograd.grad((reference(*inputs, visible_from, window) * weights).sum(), inputs)
-    with mock.patch.object(attention, "MAX_BLOCK", block):
+    with mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)):
         out = attend(*inputs, make_mask(visible_from, window, num_past))
     found = torch.autograd.grad((out * weights).sum(), inputs)
     for ours, theirs in zip(found, expected, strict=True):
@@ -195,12 +195,26 @@ def test_the_checks_find_a_planted_leak(make):
     assert min(changed_queries(lambda q, k, v: attend(q, k, v, leaking), 12, key=5)) == 4
 
 
-def test_half_precision_takes_both_paths():
+@pytest.mark.parametrize("kernel", [attention._fused, attention._plain])
+def test_both_kernels_in_half_precision(kernel):
     q, k, v = (x.bfloat16() for x in random_inputs(1, 20, 0))
     visible_from = torch.zeros(1, 20, dtype=torch.int64)
-    mask = banded_mask(visible_from, 6)
-    expected = reference(q, k, v, visible_from, 6)
-    for needs_gradients in (False, True):
-        found = attend(q.detach().requires_grad_(needs_gradients), k, v, mask).detach()
-        assert found.dtype == torch.bfloat16
-        torch.testing.assert_close(found.double(), expected, atol=3e-2, rtol=0)
+    with mock.patch.object(attention, "_attend_blocks", kernel):
+        found = attend(q, k, v, banded_mask(visible_from, 6))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), reference(q, k, v, visible_from, 6), atol=3e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "with_gradients", "kernel", "block"),
+    [(torch.float32, False, "_fused", 32), (torch.float32, True, "_plain", 100), (torch.bfloat16, False, "_plain", 100)],
+)
+def test_the_kernel_that_wins_on_a_cpu_gets_blocks_of_its_size(dtype, with_gradients, kernel, block):
+    q, k, v = (x.to(dtype).requires_grad_(with_gradients) for x in random_inputs(1, 300, 0))
+    visible_from = torch.zeros(1, 300, dtype=torch.int64)
+    with torch.set_grad_enabled(with_gradients), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        mask = banded_mask(visible_from, 200)
+        with mock.patch.object(attention, kernel, wraps=getattr(attention, kernel)) as called:
+            attend(q, k, v, mask)
+    called.assert_called_once()
+    assert mask.visible.shape[3] == block
