@@ -1,8 +1,8 @@
 """Which kernel should banded attention use on a CPU: torch's fused one, or two plain matrix products?
 
 One process, one thread, CPU time. For each window and type, both kernels run in turn, `--repeats` times after one untimed round: forward
-alone, as in scoring, and forward with backward, as in training. One row of `--tokens` tokens of documents of `--document-tokens`. The
-results are compared before anything is timed.
+alone, as in scoring, and forward with backward, as in training. Each kernel gets blocks of its own size. One row of `--tokens` tokens of
+documents of `--document-tokens`. The results are compared before anything is timed.
 
     python benchmarks/bench_attention.py --tokens 8192 --windows 128,512
 """
@@ -37,18 +37,25 @@ def forward(kernel: str, inputs: list[Tensor], mask: attention.AttentionMask) ->
         return attention.attend(q, k, v, mask)
 
 
-def contestant(kernel: str, inputs: list[Tensor], mask: attention.AttentionMask, *, backward: bool) -> Callable[[], object]:
+def make_mask(kernel: str, visible_from: Tensor, window: int) -> attention.AttentionMask:
+    """The mask in blocks of the size that the kernel gets."""
+    with mock.patch.object(attention, "_plain_wins", return_value=kernel == "plain"):
+        return attention.banded_mask(visible_from, window)
+
+
+def contestant(kernel: str, inputs: list[Tensor], masks: dict[str, attention.AttentionMask], *, backward: bool) -> Callable[[], object]:
     """What is timed."""
     if not backward:
-        return lambda: forward(kernel, inputs, mask)
+        return lambda: forward(kernel, inputs, masks[kernel])
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).to(inputs[0].dtype)
-    return lambda: torch.autograd.grad(forward(kernel, leaves, mask), leaves, weights)
+    return lambda: torch.autograd.grad(forward(kernel, leaves, masks[kernel]), leaves, weights)
 
 
-def check(inputs: list[Tensor], mask: attention.AttentionMask) -> None:
+def check(inputs: list[Tensor], masks: dict[str, attention.AttentionMask]) -> None:
     """Stop if the kernels don't agree."""
-    difference = float((forward("fused", inputs, mask) - forward("plain", inputs, mask)).abs().max())
+    fused, plain = (forward(kernel, inputs, masks[kernel]) for kernel in ("fused", "plain"))
+    difference = float((fused - plain).abs().max())
     if not difference < (1e-4 if inputs[0].dtype == torch.float32 else 0.1):
         sys.exit(f"the kernels differ by {difference}")
 
@@ -84,12 +91,12 @@ def main(tokens: int, document_tokens: int, windows: str, types: str, heads: int
     visible_from = (positions - positions % document_tokens)[None]
     cases = []
     for window in map(int, windows.split(",")):
-        mask = attention.banded_mask(visible_from, window)
+        masks = {kernel: make_mask(kernel, visible_from, window) for kernel in KERNELS}
         for name in types.split(","):
             inputs = make_inputs(tokens, heads, head_dim, TYPES[name])
-            check(inputs, mask)
+            check(inputs, masks)
             for backward in (False, True):
-                seconds = measure({kernel: contestant(kernel, inputs, mask, backward=backward) for kernel in KERNELS}, repeats)
+                seconds = measure({kernel: contestant(kernel, inputs, masks, backward=backward) for kernel in KERNELS}, repeats)
                 passes = "forward and backward" if backward else "forward"
                 median = {kernel: statistics.median(values) for kernel, values in seconds.items()}
                 for kernel, values in seconds.items():

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bltdata.config import from_mapping, merged, nearest, read_toml, to_mapping
+from bltdata.config import ADDED_LATER, from_mapping, merged, nearest, read_toml, to_mapping
 from bltdata.corpus.config import CorpusConfig
 from bltdata.entropy.config import EntropyModelConfig
 from bltdata.entropy.config import preset as entropy_preset
@@ -34,6 +34,9 @@ class ShardSettings:
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of the entropy model's matrix products."""
+
+    reset_at_newline: bool = field(default=False, metadata=ADDED_LATER)
+    """Score each line as if nothing stood before it; `rule` has a field of this name for the patches."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,9 @@ from bltdata.patching.settings import RuleSettings
 if TYPE_CHECKING:
     from rich.table import Table
 
+_NEAR = 0.005
+"""How far a mean may be from the wanted one, as a part of it, before the command says why."""
+
 _MOST_SOURCES = 6
 """Sources that have a column of their own in the table of the curve; JSON has them all."""
 
@@ -73,6 +76,22 @@ def calibrate(
     )
     if report["held_out"] is not None:
         click.echo(f"On {validation_shards} it gives {_length(report['held_out']['mean_patch_length'])}.")
+    missed = _missed(report)
+    if missed:
+        click.echo(
+            f"No {field} comes nearer to {target_patch_length:g} bytes for {', '.join(missed)}, as many entropies are equal there; "
+            "a relative threshold or the quantile rule may."
+        )
+
+
+def _missed(report: dict[str, Any]) -> list[str]:
+    """What the thresholds that were found don't bring near the wanted mean, though no other brings it nearer."""
+    own = {f"the source {name!r}": source["own"] for name, source in report["sources"].items() if source["own"]}
+    return [
+        name
+        for name, found in ({"all documents": report} | own).items()
+        if abs(found["mean_patch_length"] / report["target_patch_length"] - 1) > _NEAR
+    ]
 
 
 def _sources(report: dict[str, Any]) -> "Table":

@@ -78,7 +78,11 @@ def batches_of(documents: Iterable[tuple[Any, Any]], *, keeps_bytes: bool) -> It
     data: list[np.ndarray] = []
     entropies: list[np.ndarray] = []
     waiting = 0
-    for index, (document, nats) in enumerate(documents):
+    for index, pair in enumerate(documents):
+        try:
+            document, nats = pair
+        except (TypeError, ValueError) as error:
+            raise PatchingError(f"Document {index} is no pair; give pairs of data and entropy_nats.") from error
         array, values = inputs.as_bytes(document), inputs.as_entropies(nats)
         names.append(f"document {index}")
         inputs.check_entropies(values, array.size, names[-1])

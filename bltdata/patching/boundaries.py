@@ -45,9 +45,9 @@ def patch_lengths_of_documents(
     Raises:
         PatchingError: the sizes don't fit together, or an entropy is NaN, infinite, negative or above ln 260.
     """
-    offsets = np.ascontiguousarray(data_offsets, dtype=np.int64)
-    if offsets.ndim != 1 or offsets.size == 0 or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-        raise PatchingError("The offsets of the documents must be a flat array that starts with 0 and never falls.")
+    offsets = inputs.as_offsets(data_offsets)
+    if names is not None and len(names) != offsets.size - 1:
+        raise PatchingError(f"There are {len(names)} names for {offsets.size - 1} documents; give one for each, or none.")
     if offsets.size == 1:
         return np.empty(0, dtype=np.uint32), np.zeros(1, dtype=np.int64)
     bounds = offsets + np.arange(offsets.size)
@@ -106,7 +106,9 @@ def _cut(documents: _Documents, rule: RuleSettings, names: Sequence[str] | None)
         raise PatchingError(f"A document has more than {_MAX_DOCUMENT} bytes; cut it before it is patched.")
     candidates = np.zeros(count // 64 + 1, dtype=np.uint64)
     flags_of = SCHEMES[rule.scheme].flags
-    min_length, max_length = rule.min_length, longest_patch(rule)
+    # No document is as long as the greatest limits, and the compiled loops count in 64 bits.
+    min_length, max_length = min(rule.min_length, NO_LIMIT), longest_patch(rule)
+    max_length = None if max_length is None or max_length >= NO_LIMIT else max_length
     quantile = QuantileState.of(rule) if flags_of is None else None
     # Starts that a minimum length can't hold back are kept apart, unless the running quantile sees to the lengths itself.
     forced = np.zeros_like(candidates) if min_length > 1 and quantile is None else None

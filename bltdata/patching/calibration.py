@@ -10,6 +10,8 @@ from collections.abc import Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.patching.batch import DocumentBatch, batches_of
 from bltdata.patching.rule import PatchRule
@@ -163,7 +165,7 @@ class _Calibrator:
     """Counts patches by source and threshold, and searches. A search is for a source, or for None: all documents."""
 
     def __init__(self, read: Read, rule: PatchRule, field: Field, target: float) -> None:
-        if not math.isfinite(target):
+        if isinstance(target, bool) or not isinstance(target, int | float | np.integer | np.floating) or not math.isfinite(target):
             raise PatchingError(f"The target patch length is {target!r}; give a number of bytes, such as 4.5.")
         self._read, self._rule, self._field, self._target = read, rule, field, float(target)
         self._histograms: dict[str, ThresholdHistogram] = {}

@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bltdata.errors import ConfigError
 from bltdata.patching.rule import PatchRule
+from bltdata.patching.schemes import SCHEMES
 
 _NAMES = {
     "threshold": "entropy_threshold",
@@ -15,6 +16,9 @@ _NAMES = {
     "max_length": "max_patch_size",
 }
 """The fields of `PatchRule` -> what they are called here."""
+
+_Scheme = Literal["entropy", "fixed", "space", "byte"]
+_SCHEMES = get_args(_Scheme)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class PatchingConfig:
     True
     """
 
-    scheme: Literal["entropy", "fixed", "space", "byte"] = "entropy"
+    scheme: _Scheme = "entropy"
     """The rule; see `PatchRule`."""
     entropy_threshold: float | None = None
     """Of `entropy`: nats that the entropy must exceed; with `use_monotonic`, nats by which it must rise. None: to be calibrated."""
@@ -51,6 +55,9 @@ class PatchingConfig:
         """Check that it makes a rule."""
         if not isinstance(self.use_monotonic, bool):
             raise ConfigError(f"use_monotonic is {self.use_monotonic!r}; it must be true or false.")
+        if isinstance(self.scheme, str) and self.scheme in SCHEMES and self.scheme not in _SCHEMES:
+            known = ", ".join(_SCHEMES)
+            raise ConfigError(f"scheme is {self.scheme!r}, whose settings have no words here; use PatchRule, or one of {known}.")
         if self.use_monotonic and self.scheme != "entropy":
             raise ConfigError(f"use_monotonic is set and the rule {self.scheme!r} doesn't read it; leave it out, or take 'entropy'.")
         if self.use_monotonic and self.entropy_threshold is None:
@@ -71,4 +78,5 @@ class PatchingConfig:
             )
         except ConfigError as error:
             # The same sentence, about the fields that the user knows.
-            raise ConfigError(re.sub(r"\b\w+\b", lambda word: _NAMES.get(word[0], word[0]), str(error))) from error
+            sentence = re.sub(r"\b\w+\b", lambda word: _NAMES.get(word[0], word[0]), str(error))
+            raise ConfigError(sentence.replace("entropy_threshold, entropy_threshold", "entropy_threshold")) from error

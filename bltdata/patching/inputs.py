@@ -14,17 +14,21 @@ _MAX_STORED_CODE = int(np.float16(MAX_ENTROPY_NATS).view(np.uint16))
 
 
 def as_bytes(data: Any) -> np.ndarray:
-    """A document's bytes as a read-only uint8 array, without copying.
+    """A document's bytes as a read-only uint8 array, without copying if they lie side by side.
 
     Args:
-        data: bytes, bytearray, memoryview, or a uint8 array.
+        data: bytes, bytearray, a flat memoryview of bytes, or a flat uint8 array.
 
     Raises:
         PatchingError: it isn't bytes.
     """
     is_array = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim == 1
-    if not is_array and not isinstance(data, bytes | bytearray | memoryview):
-        raise PatchingError(f"The data to patch is of type {type(data).__name__}; give bytes, for a text its text.encode().")
+    is_view = isinstance(data, memoryview) and data.itemsize == 1 and data.ndim == 1
+    if not is_array and not is_view and not isinstance(data, bytes | bytearray):
+        kind = f"{type(data).__name__} that isn't a flat one of bytes" if isinstance(data, np.ndarray | memoryview) else type(data).__name__
+        raise PatchingError(f"The data to patch is of type {kind}; give bytes, for a text its text.encode().")
+    if is_view and not data.c_contiguous:
+        data = data.tobytes()
     array = np.ascontiguousarray(data).view() if is_array else np.frombuffer(data, dtype=np.uint8)
     array.flags.writeable = False  # always, as the compiled loops are compiled once for each kind of array
     return array
@@ -38,13 +42,33 @@ def as_entropies(entropy_nats: Any) -> np.ndarray:
     """
     try:
         entropies = np.asarray(entropy_nats)
+        if entropies.dtype.kind not in "fiuO":  # NumPy would make numbers of texts, dates and more
+            raise TypeError(f"they are of type {entropies.dtype}")
         if entropies.dtype not in (np.float16, np.float32):
-            entropies = entropies.astype(np.float32)
-    except (TypeError, ValueError) as error:
+            with np.errstate(over="ignore"):  # to infinity, which is refused where its position can be named
+                entropies = entropies.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that takes part in training
         raise PatchingError(f"The entropies are no array of numbers ({error}); give float16 or float32 values, in nats.") from error
     if entropies.ndim != 1:
         raise PatchingError(f"The entropies have the shape {entropies.shape}; give one flat array for a document.")
     return np.ascontiguousarray(entropies)
+
+
+def as_offsets(data_offsets: Any) -> np.ndarray:
+    """Where documents that lie end to end start, and where the last ends: int64.
+
+    Raises:
+        PatchingError: they aren't whole numbers from 0 up that never fall.
+    """
+    try:
+        offsets = np.asarray(data_offsets)
+    except ValueError:
+        offsets = np.empty(0)
+    if offsets.dtype.kind in "iu" and offsets.ndim == 1 and offsets.size:
+        offsets = np.ascontiguousarray(offsets, dtype=np.int64)
+        if offsets[0] == 0 and (offsets[1:] >= offsets[:-1]).all():
+            return offsets
+    raise PatchingError("The offsets of the documents must be a flat array of whole numbers that starts with 0 and never falls.")
 
 
 def check_count(num_entropies: int, num_bytes: int, document: str) -> None:

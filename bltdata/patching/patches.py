@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bltdata.errors import PatchingError
 from bltdata.patching import display, inputs
 from bltdata.patching.rule import PatchRule, starts_of_lengths
 
@@ -91,17 +92,21 @@ def patch(data: Any, entropy_nats: Any, rule: PatchRule, *, document: str = "the
         document: what errors call it.
 
     Raises:
-        PatchingError: the entropies are missing, of another number, NaN, infinite, negative or above ln 260.
+        PatchingError: the entropies are missing, of another number, NaN, infinite, negative or above ln 260; or the rule is none, or
+            has no threshold yet.
 
     >>> from bltdata.patching import PatchRule
     >>> patches = patch(b"hello world, foo", None, PatchRule(scheme="space"))
     >>> list(patches), patches.lengths.tolist()
     ([b'hello ', b'world,', b' foo'], [6, 6, 5])
     """
+    if not isinstance(rule, PatchRule):
+        raise PatchingError(f"The rule is {rule!r}; give a PatchRule, such as PatchRule(scheme='space').")
     array = inputs.as_bytes(data)
     entropies = None
     if entropy_nats is not None:
-        entropies = inputs.as_entropies(entropy_nats)
+        # A copy, as of the bytes: what was cut stays as it was.
+        entropies = inputs.as_entropies(entropy_nats).copy()
         inputs.check_entropies(entropies, array.size, document)
     lengths = rule.lengths(array, entropies, document=document)
     return Patches(data=array.tobytes(), entropy_nats=entropies, rule=rule, lengths=lengths)

@@ -1,7 +1,6 @@
 """`PatchRule`: which rule cuts documents into patches, with every parameter."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +45,7 @@ class PatchRule(RuleSettings):
 
     def __post_init__(self) -> None:
         """Check every field alone and against the scheme."""
-        if self.scheme not in SCHEMES:
+        if not isinstance(self.scheme, str) or self.scheme not in SCHEMES:
             raise ConfigError(f"There is no patch rule {self.scheme!r}{nearest(str(self.scheme), SCHEMES)}.")
         for name in ("threshold", "relative_threshold", "target_length"):
             if getattr(self, name) is not None:
@@ -58,7 +57,8 @@ class PatchRule(RuleSettings):
         for name in ("reset_at_newline", "characters"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
-        if self.threshold is not None and not 0 <= self.threshold <= MAX_ENTROPY_NATS:
+        # As float32, as it is compared: ln 260 itself may have been rounded up.
+        if self.threshold is not None and not (self.threshold >= 0 and np.float32(self.threshold) <= np.float32(MAX_ENTROPY_NATS)):
             raise ConfigError(f"threshold is {self.threshold!r}; it must lie between 0 and ln 260 = {MAX_ENTROPY_NATS:.4f} nats.")
         if self.target_length is not None and self.target_length < 1:
             raise ConfigError(f"target_length is {self.target_length:g}; it must be a number of bytes, at least 1.")
@@ -135,6 +135,8 @@ class PatchRule(RuleSettings):
         if entropy_nats is not None:
             entropy_nats = inputs.as_entropies(entropy_nats)
             inputs.check_count(entropy_nats.size, array.size, document)
+            if not self.needs_entropies:
+                inputs.check_entropies(entropy_nats, array.size, document)
         lengths, _ = self.lengths_of_documents(array, [0, array.size], entropy_nats, names=[document])
         return lengths
 
@@ -182,13 +184,16 @@ def starts_of_lengths(lengths: np.ndarray) -> np.ndarray:
     return starts
 
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 _UNSET = {field.name: field.default for field in dataclasses.fields(RuleSettings) if field.name != "scheme"}
 
 
 def _number(name: str, value: Any) -> float:
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or abs(value) > float(np.finfo(np.float32).max):
-        raise ConfigError(f"{name} is {value!r}; it must be a finite number of nats.")
+    # In this order, as there are whole numbers that no float holds; NaN fails too.
+    if not is_number or not abs(value) <= _FLOAT32_MAX:
+        raise ConfigError(f"{name} is {value!r}; it must be a finite number of {'bytes' if name == 'target_length' else 'nats'}.")
     return float(value)
 
 

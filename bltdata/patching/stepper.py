@@ -52,7 +52,7 @@ class PatchStepper:
             previous_byte: the byte before it; None at the first position, and only there.
 
         Raises:
-            PatchingError: the entropy is missing, NaN, infinite, negative or above ln 260; or the byte is missing, or isn't one.
+            PatchingError: the entropy is missing, no number, NaN, infinite, negative or above ln 260; or the byte is missing, or isn't one.
         """
         before = self._checked_byte(previous_byte)
         entropy_nats = self._checked_entropy(entropy_next)
@@ -73,7 +73,8 @@ class PatchStepper:
         rule = self._rule
         if self._quantile is not None:
             entropy, first = np.array([entropy_nats], dtype=np.float32), np.array([self._position == 0])
-            return bool(self._quantile.starts(entropy, first, rule.min_length, rule.max_length or NO_LIMIT)[0])
+            longest = min(rule.max_length or NO_LIMIT, NO_LIMIT)
+            return bool(self._quantile.starts(entropy, first, min(rule.min_length, NO_LIMIT), longest)[0])
         if self._position == 0 or (rule.reset_at_newline and before == NEWLINE) or self._length == longest_patch(rule):
             return True
         if self._length < rule.min_length:
@@ -92,7 +93,7 @@ class PatchStepper:
             raise PatchingError(f"The previous byte is {previous_byte!r} and there {place}; give None at position 0 and a byte after.")
         if previous_byte is None:
             return BOS_BYTE
-        if not 0 <= previous_byte <= 255:
+        if not isinstance(previous_byte, int | np.integer) or not 0 <= previous_byte <= 255:
             raise PatchingError(f"The previous byte is {previous_byte!r}; it must be from 0 to 255, not a token id.")
         return int(previous_byte)
 
@@ -101,6 +102,8 @@ class PatchStepper:
             return 0.0
         if entropy_next is None:
             raise PatchingError(f"The rule {self._rule.scheme!r} needs the entropy at position {self._position}, and it is None.")
-        if not 0 <= entropy_next <= inputs.MAX_STORED_ENTROPY_NATS:
-            raise inputs.entropy_error(entropy_next, self._position, "the document")
-        return float(entropy_next)
+        # As the batch form takes it, so that it is refused here where it is refused there.
+        (entropy_nats,) = inputs.as_entropies([entropy_next])
+        if not 0 <= entropy_nats <= inputs.MAX_STORED_ENTROPY_NATS:
+            raise inputs.entropy_error(entropy_nats, self._position, "the document")
+        return float(entropy_nats)

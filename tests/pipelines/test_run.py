@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from bltdata import open_shards
+from bltdata.errors import BuildError
 from pipelines.cli import main
 
 RECIPE = """
@@ -92,6 +93,22 @@ def test_raw_bytes_to_a_trained_blt_once(recipe):
     third = run(recipe)
     assert third.stderr.count("nothing has changed, skipped") == 4
     assert json.loads(third.stdout.splitlines()[-1])["bits_per_byte"] != summary["bits_per_byte"]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_newline_reset_of_scoring_reaches_the_build(recipe, monkeypatch, reset):
+    configs = []
+
+    def build(corpus, model_folder, config, folder, **_):
+        configs.append(config)
+        raise BuildError("That is enough.")
+
+    monkeypatch.setattr("pipelines.run.build_shards", build)
+    recipe.write_text(recipe.read_text().replace("[shards]\n", f"[shards]\nreset_at_newline = {str(reset).lower()}\n"))
+    result = CliRunner().invoke(main, [str(recipe), "--out", str(recipe.parent / "out"), "--workers", "1"])
+    assert "That is enough." in result.stderr
+    (config,) = configs
+    assert (config.reset_at_newline, config.rule.reset_at_newline) == (reset, False)
 
 
 def test_a_mistake_is_one_sentence(tmp_path):

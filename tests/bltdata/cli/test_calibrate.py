@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -47,6 +48,22 @@ def test_tables(shards, dataset_folder, rows):
     # Not among those that were calibrated on.
     assert lines["poems [b]"][2:5] == ["-", "-", "-"]
     assert f"On {held_out} it gives 4." in both.stdout
+
+
+def test_a_mean_that_no_threshold_brings_near_is_explained(dataset_folder, rows):
+    # Equal entropies at every second position of one source: patches of about two bytes, or whole documents.
+    some = rows(40)
+    for row in some:
+        if row["source"] == "news":
+            row["entropy_nats"] = np.where(np.arange(len(row["entropy_nats"])) % 2, 2.0, 0.5).astype(np.float16)
+    shards = dataset_folder(some)
+    result = run("--shards", shards, "--target-patch-length", "3", "--by", "source")
+    assert result.exit_code == 0
+    assert "No threshold comes nearer to 3 bytes for" in result.stdout
+    missed = next(line for line in result.stdout.splitlines() if line.startswith("No threshold"))
+    assert "the source 'news'" in missed
+    assert "the source 'code'" not in missed
+    assert "No threshold" not in run("--shards", dataset_folder(rows(40), name="fine"), "--target-patch-length", "3").stdout
 
 
 def test_settings_from_a_file(shards, tmp_path):

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,11 +161,13 @@ def test_what_is_reported() -> None:
         (PatchRule(min_length=3), 2, r"nearest mean that can be reached is 2\.9"),
         (PatchRule(relative_threshold=0.0), 0.9, r"No relative_threshold .* is 1, with"),
         (PatchRule(), math.nan, "target patch length is nan; give a number"),
+        (PatchRule(), "4.5", "target patch length is '4.5'; give a number"),
+        (PatchRule(), None, "target patch length is None; give a number"),
         (PatchRule(), math.inf, "target patch length is inf"),
         (PatchRule(scheme="space"), 4.5, "'space' has no threshold to calibrate"),
     ],
 )
-def test_targets_out_of_reach(form: PatchRule, target: float, message: str) -> None:
+def test_targets_out_of_reach(form: PatchRule, target: Any, message: str) -> None:
     with pytest.raises(PatchingError, match=message):
         calibrate(make_documents(12), form, target)
 
@@ -172,6 +175,8 @@ def test_targets_out_of_reach(form: PatchRule, target: float, message: str) -> N
 def test_documents_that_cannot_be_calibrated_on() -> None:
     with pytest.raises(PatchingError, match="no documents to calibrate on"):
         calibrate([], PatchRule(), 4.5)
+    with pytest.raises(PatchingError, match="Document 0 is no pair; give pairs of data and entropy_nats"):
+        calibrate([b"abc"], PatchRule(), 4.5)  # type: ignore[list-item]
     with pytest.raises(PatchingError, match="position 1 of document 1 is nan"):
         calibrate([(b"", [0.5]), (b"a", [0.5, math.nan])], PatchRule(), 4.5)
     with pytest.raises(PatchingError, match="1 entropies for the 1 bytes of document 0"):

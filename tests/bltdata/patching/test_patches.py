@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +43,22 @@ def test_entropies_are_checked_even_where_the_rule_reads_none() -> None:
     with pytest.raises(PatchingError, match="2 entropies for the 2 bytes of page 7"):
         patch(b"ab", [0.0, 0.0], PatchRule(scheme="byte"), document="page 7")
     assert patch(b"ab", None, PatchRule(scheme="byte")).entropy_nats is None
+
+
+def test_what_was_cut_stays_as_it_was() -> None:
+    data, entropies = bytearray(b"abcde"), ENTROPIES.copy()
+    cut = patch(data, entropies, PatchRule(threshold=1.0))
+    data[:] = b"12345"
+    entropies[:] = 0
+    assert cut.data == b"abcde"
+    assert cut.entropy_nats is not None
+    assert cut.entropy_nats.tolist() == ENTROPIES.tolist()
+
+
+@pytest.mark.parametrize("rule", [None, "space"])
+def test_a_rule_that_is_none(rule: Any) -> None:
+    with pytest.raises(PatchingError, match=f"The rule is {rule!r}; give a PatchRule"):
+        patch(b"ab", None, rule)
 
 
 def shown_texts(cut: Patches) -> list[str]:

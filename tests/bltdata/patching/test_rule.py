@@ -245,6 +245,9 @@ def test_examples_by_hand() -> None:
     [
         ({"scheme": "entropie"}, "the nearest is 'entropy'"),
         ({"scheme": None}, "no patch rule None"),
+        ({"scheme": ["entropy"]}, r"no patch rule \['entropy'\]"),
+        ({"threshold": 10**400}, "threshold is 10+; it must be a finite number of nats"),
+        ({"scheme": "quantile", "target_length": "4"}, "target_length is '4'; it must be a finite number of bytes"),
         ({"threshold": -0.1}, r"threshold is -0\.1; it must lie between 0 and ln 260"),
         ({"threshold": 5.57}, "between 0 and ln 260"),
         ({"threshold": math.nan}, "threshold is nan; it must be a finite number"),
@@ -357,6 +360,15 @@ def test_the_largest_entropy_survives_rounding() -> None:
         (b"ab", None, "reads entropies, and there are none"),
         (b"ab", [[1.0, 1.0, 1.0]], r"shape \(1, 3\)"),
         (b"ab", ["x", "y", "z"], "no array of numbers"),
+        (b"ab", ["1", "2", "3"], "no array of numbers .they are of type <U1"),
+        (b"ab", [1j, 1.0, 1.0], "no array of numbers .they are of type complex128"),
+        (b"ab", [True, False, True], "no array of numbers .they are of type bool"),
+        (b"ab", np.zeros(3, dtype="datetime64[s]"), "no array of numbers"),
+        (b"ab", [1.0, None, 1.0], "position 1 of the document is nan"),
+        (b"ab", [1.0, 1.0, 1e300], "position 2 of the document is inf"),
+        (b"ab", 1.0, r"shape \(\)"),
+        (memoryview(np.arange(2, dtype=np.int32)), [1.0, 1.0, 1.0], "type memoryview that isn't a flat one of bytes"),
+        (np.zeros((1, 2), dtype=np.uint8), [1.0, 1.0, 1.0], "type ndarray that isn't a flat one of bytes"),
         ("ab", [1.0, 1.0, 1.0], r"type str; give bytes, for a text its text\.encode"),
         ([97, 98], [1.0, 1.0, 1.0], "type list"),
         (np.array([97, 98]), [1.0, 1.0, 1.0], "type ndarray"),
@@ -369,8 +381,60 @@ def test_input_that_is_no_document(data: Any, entropies: Any, message: str) -> N
 
 def test_bytes_come_in_many_types() -> None:
     rule, data = PatchRule(scheme="space"), b"a b c"
-    for same in (bytearray(data), memoryview(data), np.frombuffer(data, dtype=np.uint8), np.frombuffer(data[::-1], np.uint8)[::-1]):
-        assert rule.lengths(same).tolist() == rule.lengths(data).tolist() == [2, 2, 2]
+    views = [memoryview(data), memoryview(data[::-1])[::-1], memoryview(b"a-b-c, d")[::2], memoryview(data).cast("c")]
+    arrays = [np.frombuffer(data, dtype=np.uint8), np.frombuffer(data[::-1], np.uint8)[::-1]]
+    for same in (bytearray(data), *views, *arrays):
+        assert rule.lengths(same).tolist() == rule.lengths(bytes(same)).tolist()
+    assert rule.lengths(views[1]).tolist() == rule.lengths(data).tolist() == [2, 2, 2]
+
+
+def test_entropies_come_in_many_types() -> None:
+    rule, values = PatchRule(threshold=1.0), np.array([3, 0.5, 2, 1], dtype=np.float16)
+    read_only = values.astype(np.float32)
+    read_only.flags.writeable = False
+    spread = np.repeat(values, 2)[::2]
+    backwards = values[::-1].copy()[::-1]
+    swapped = values.astype(">f4")
+    for same in (values, read_only, spread, backwards, swapped, values.astype(np.float64), memoryview(read_only), tuple(values.tolist())):
+        assert rule.lengths(b"abc", same).tolist() == [2, 2]
+    assert rule.lengths(b"abc", [3, 0, 2, 1]).tolist() == [2, 2]
+
+
+def test_comparisons_are_strict_and_in_float32_to_the_last_bit() -> None:
+    smallest = float(np.float16(2**-24))
+    entropies = np.array([0.0, smallest, 2 * smallest, -0.0], dtype=np.float16)
+    for same in (entropies, entropies.astype(np.float32)):
+        assert PatchRule(threshold=0).starts(b"abc", same).tolist() == [0, 1, 2]
+        assert PatchRule(threshold=smallest).starts(b"abc", same).tolist() == [0, 2]
+        assert PatchRule(threshold=1e-300).starts(b"abc", same).tolist() == [0, 1, 2]
+        assert PatchRule(relative_threshold=0).starts(b"abc", same).tolist() == [0, 1, 2]
+        assert PatchRule(relative_threshold=smallest).starts(b"abc", same).tolist() == [0]
+    # ln 260 itself, of which float16 has but the value above.
+    highest = PatchRule(threshold=math.log(260))
+    assert highest.starts(b"ab", np.full(3, math.log(260), dtype=np.float32)).tolist() == [0]
+    assert highest.starts(b"ab", np.full(3, math.log(260), dtype=np.float16)).tolist() == [0, 1, 2]
+    assert PatchRule(threshold=np.float32(math.log(260))).starts(b"ab", np.full(3, 5.5, dtype=np.float16)).tolist() == [0]
+
+
+def test_limits_beyond_any_document() -> None:
+    entropies = np.full(6, 5.0, dtype=np.float16)
+    for limit in (6, 2**31, 2**63 - 1, 2**63, 2**80):
+        assert PatchRule(threshold=1.0, max_length=limit).lengths(b"ab\nde", entropies).tolist() == [1] * 6
+        assert PatchRule(threshold=1.0, min_length=limit).lengths(b"ab\nde", entropies).tolist() == [6]
+        assert PatchRule(threshold=1.0, min_length=limit, max_length=limit, reset_at_newline=True).lengths(
+            b"ab\nde", entropies
+        ).tolist() == [3, 3]
+        assert PatchRule(scheme="fixed", stride=limit).lengths(b"ab\nde").tolist() == [6]
+        quantile = PatchRule(scheme="quantile", target_length=2, min_length=limit, max_length=limit)
+        assert quantile.lengths(b"ab\nde", entropies).tolist() == [6]
+        stepper = quantile.stepper()
+        assert [stepper.step(5.0, previous) for previous in [None, *b"ab\nde"]] == [True] + [False] * 5
+
+
+@pytest.mark.parametrize("rule", [PatchRule(scheme="byte"), PatchRule(scheme="fixed", stride=2), PatchRule(scheme="space")])
+def test_entropies_that_a_rule_does_not_read_are_checked_too(rule: PatchRule) -> None:
+    with pytest.raises(PatchingError, match="position 1 of page 7 is nan"):
+        rule.lengths(b"ab", [0.0, np.nan, 0.0], document="page 7")
 
 
 @pytest.mark.parametrize(
@@ -380,6 +444,11 @@ def test_bytes_come_in_many_types() -> None:
         (b"abc", [1, 3], np.zeros(4), "starts with 0 and never falls"),
         (b"abc", [0, 2, 1, 3], np.zeros(4), "never falls"),
         (b"abc", [], np.zeros(4), "offsets"),
+        (b"abc", [0.0, 1.5, 3.0], np.zeros(4), "whole numbers"),
+        (b"abc", None, np.zeros(4), "offsets"),
+        (b"abc", "abc", np.zeros(4), "offsets"),
+        (b"abc", [[0], [1, 3]], np.zeros(4), "offsets"),
+        (b"abc", np.array([0, 2, 1, 3], dtype=np.uint64), np.zeros(4), "never falls"),
         (None, [0, 3], np.zeros(4), "reads the bytes of a document, and there are none"),
         (b"abc", [0, 1, 3], np.zeros(4), "4 entropies for the 3 bytes of 2 documents; give 5"),
     ],
@@ -387,6 +456,11 @@ def test_bytes_come_in_many_types() -> None:
 def test_documents_that_do_not_fit_together(data: Any, offsets: Any, entropies: Any, message: str) -> None:
     with pytest.raises(PatchingError, match=message):
         PatchRule(threshold=1.0, reset_at_newline=True).lengths_of_documents(data, offsets, entropies)
+
+
+def test_names_that_do_not_fit() -> None:
+    with pytest.raises(PatchingError, match="There are 1 names for 2 documents"):
+        PatchRule(threshold=1.0).lengths_of_documents(None, [0, 1, 3], np.full(5, np.nan), names=["a"])
 
 
 def test_no_documents() -> None:
@@ -403,9 +477,13 @@ def test_no_documents() -> None:
         ([(1.0, None), (math.nan, 97)], "position 1 of the document is nan"),
         ([(1.0, None), (-1.0, 97)], "position 1 of the document is -1"),
         ([(None, None)], "needs the entropy at position 0"),
+        ([(1.0, None), (1.0, "a")], "previous byte is 'a'; it must be from 0 to 255"),
+        ([(1.0, None), (1.0, 97.5)], r"previous byte is 97\.5"),
+        ([("1", None)], "no array of numbers"),
+        ([(5.5626, None)], r"position 0 of the document is 5\.5626"),
     ],
 )
-def test_steps_that_cannot_be(steps: list[tuple[float | None, int | None]], message: str) -> None:
+def test_steps_that_cannot_be(steps: list[tuple[Any, Any]], message: str) -> None:
     stepper = PatchRule(threshold=1.0).stepper()
     for step in steps[:-1]:
         stepper.step(*step)
