@@ -1,4 +1,4 @@
-"""Files that are either whole or not there.
+"""Files, and folders of files, that are either whole or not there.
 
 A file is written under a temporary name in its own folder, flushed to the disk, and renamed; the folder entry is
 flushed too. A crash, a full disk or Ctrl-C before the rename leaves the old file, or none, and never half of one.
@@ -7,11 +7,16 @@ flushed too. A crash, a full disk or Ctrl-C before the rename leaves the old fil
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import secrets
+import shutil
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from bltdata.errors import ConfigError
+
 TEMPORARY_SUFFIX = ".tmp"
+PARTIAL_SUFFIX = ".partial"
 
 
 @contextlib.contextmanager
@@ -19,7 +24,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """A temporary path to write to, which becomes `path` when the block ends well and vanishes when it doesn't."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    # Not the process's number alone: writers on two machines can have the same.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
         _flush(temporary)
@@ -27,6 +33,34 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         _flush(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path | str) -> Iterator[Path]:
+    """A temporary folder to write files to, which becomes `folder` when the block ends well and vanishes when it doesn't.
+
+    Args:
+        folder: must not exist or be empty: nothing is ever replaced.
+
+    Raises:
+        ConfigError: there is something at `folder`, before the block or after it.
+    """
+    folder = Path(folder).resolve()
+    _check_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        _check_free(folder)
+        # Takes the place of an empty folder, and of no other.
+        os.rename(temporary, folder)
+        _flush(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
@@ -41,10 +75,24 @@ def write_json(path: Path | str, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def remove_leftovers(folder: Path | str) -> None:
-    """Delete the temporary files of writers that were killed. Only the folder's one writer may call this."""
+def remove_leftovers(folder: Path | str, files: Collection[str] | None = None) -> None:
+    """Delete the temporary files of writers that were killed.
+
+    Args:
+        folder: where they are.
+        files: what they would have become, to be written by nobody but the caller; None for all, where the caller is the folder's
+            one writer.
+    """
     for leftover in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+        # `.NAME.WRITER.tmp`
+        if files is None or leftover.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0] in files:
+            leftover.unlink(missing_ok=True)
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
+        what = "isn't empty" if folder.is_dir() else "is a file"
+        raise ConfigError(f"{folder} {what}; give a folder that doesn't exist or is empty.")
 
 
 def _flush(path: Path) -> None:

@@ -6,11 +6,22 @@ from bltdata.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bltdata.entropy.config import PRESETS, EntropyModelConfig
+    from bltdata.entropy.interop import export_patcher, import_patcher, patcher_config, patcher_state
     from bltdata.entropy.model import EntropyModel
     from bltdata.entropy.pretraining import pretrain
     from bltdata.entropy.scoring import Score
 
-__all__ = ["PRESETS", "EntropyModel", "EntropyModelConfig", "Score", "pretrain"]
+__all__ = [
+    "PRESETS",
+    "EntropyModel",
+    "EntropyModelConfig",
+    "Score",
+    "export_patcher",
+    "import_patcher",
+    "patcher_config",
+    "patcher_state",
+    "pretrain",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -19,6 +30,10 @@ __getattr__, __dir__ = lazy_names(
         "EntropyModelConfig": "bltdata.entropy.config",
         "PRESETS": "bltdata.entropy.config",
         "Score": "bltdata.entropy.scoring",
+        "export_patcher": "bltdata.entropy.interop",
+        "import_patcher": "bltdata.entropy.interop",
+        "patcher_config": "bltdata.entropy.interop",
+        "patcher_state": "bltdata.entropy.interop",
         "pretrain": "bltdata.entropy.pretraining",
     },
 )

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from bltdata.atomic import atomic_path, remove_leftovers, write_bytes, write_json
+from bltdata.atomic import atomic_folder, atomic_path, remove_leftovers, write_bytes, write_json
+from bltdata.errors import ConfigError
 
 
 def names(folder):
@@ -90,3 +91,77 @@ def test_remove_leftovers_spares_what_was_published(tmp_path):
 
 def test_remove_leftovers_of_a_folder_that_is_not_there(tmp_path):
     remove_leftovers(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_appears_when_the_block_ends(tmp_path, there):
+    folder = tmp_path / "new" / "folder"
+    if there:
+        folder.mkdir(parents=True)
+    with atomic_folder(folder) as temporary:
+        (temporary / "one").write_bytes(b"1")
+        assert not (folder / "one").exists()
+        assert temporary.parent == folder.parent
+    assert names(folder) == ["one"]
+    assert names(folder.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("error", [ValueError("a mistake"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+def test_an_exception_leaves_no_folder(tmp_path, error):
+    def fail_halfway():
+        with atomic_folder(tmp_path / "folder") as temporary:
+            (temporary / "one").write_bytes(b"1")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail_halfway()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    write_bytes(tmp_path / "folder" / "mine", b"mine")
+    with (
+        pytest.raises(ConfigError, match=r"folder isn't empty; give a folder that doesn't exist or is empty\.$"),
+        atomic_folder(tmp_path / "folder"),
+    ):
+        pytest.fail("not even begun")
+    with pytest.raises(ConfigError, match=r"mine is a file; give a folder"), atomic_folder(tmp_path / "folder" / "mine"):
+        pytest.fail("not even begun")
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["mine"]
+
+
+def test_a_folder_that_somebody_filled_meanwhile_is_left_alone(tmp_path):
+    def overtaken():
+        with atomic_folder(tmp_path / "folder") as temporary:
+            (temporary / "one").write_bytes(b"1")
+            write_bytes(tmp_path / "folder" / "mine", b"mine")
+
+    with pytest.raises(ConfigError, match="isn't empty"):
+        overtaken()
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["mine"]
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "one").write_bytes(b"1")
+    assert names(tmp_path / "disk") == ["one"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_remove_leftovers_of_some_files(tmp_path):
+    for name in ("part-1.bin", "part-11.bin"):
+        (tmp_path / f".{name}.77-0a1b2c3d.tmp").write_bytes(b"half")
+    remove_leftovers(tmp_path, ["part-1.bin"])
+    assert names(tmp_path) == [".part-11.bin.77-0a1b2c3d.tmp"]
+
+
+def test_writers_with_one_number_on_two_machines(tmp_path):
+    with atomic_path(tmp_path / "file.bin") as here, atomic_path(tmp_path / "file.bin") as there:
+        assert here != there
+        here.write_bytes(b"same")
+        there.write_bytes(b"same")
+    assert names(tmp_path) == ["file.bin"]
