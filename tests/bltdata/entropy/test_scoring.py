@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import tracemalloc
@@ -11,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bltdata.corpus import open_corpus
 from bltdata.entropy import EntropyModel, scoring
 from bltdata.entropy.scoring import bits_per_byte, entropy_and_nll
+from bltdata.entropy.training import train_entropy_model
 from bltdata.nn.attention import AttentionMask, banded_mask
 from bltdata.vocab import EOS_ID, MAX_ENTROPY_NATS, VOCAB_SIZE, encode
-from tests.bltdata.small import opinionated_model, random_documents
+from tests.bltdata.small import Documents, architecture, opinionated_model, random_documents, training
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "entropies.json").read_text())["cases"]
 TOLERANCE = 1e-5
@@ -175,6 +178,23 @@ def test_half_precision_is_near():
     assert 0 < errors.mean() < 0.02
     assert errors.max() < 0.2
     assert sum(b.nll_nats for b in coarse) == pytest.approx(sum(a.nll_nats for a in exact), rel=0.01)
+
+
+def test_half_precision_moves_few_boundaries_of_real_text(tmp_path):
+    documents = [document.data[:4000] for document in itertools.islice(open_corpus("python-docs"), 20)]
+    config = training(steps=150, row_tokens=256, batch_rows=4, evaluate_every=150)
+    stores = Documents(documents[2:]), Documents(documents[:2])
+    train_entropy_model(architecture(dim=32, window=32), config, *stores, tmp_path, data={}, device=torch.device("cpu"))
+    model = EntropyModel.load(tmp_path)
+    exact, coarse = (
+        np.concatenate([score.entropy_nats for score in model.score_with_nll(documents[:4], precision)])
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    # Patches of about 4.5 bytes. What moves is where entropies lie at the threshold.
+    threshold = np.quantile(exact, 1 - 1 / 4.5)
+    moved = (exact > threshold) != (coarse > threshold)
+    assert exact.std() > 0.3
+    assert 0 < moved.mean() < 0.01
 
 
 def test_memory_does_not_grow_with_more_than_the_result():
