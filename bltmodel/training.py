@@ -1,24 +1,28 @@
 """Training a BLT on shards."""
 
 import hashlib
+import itertools
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ShardError
-from bltdata.lock import exclusive
-from bltdata.nn import resolve_device
-from bltdata.shards import Manifest, open_shards
+from bltdata.shards import Manifest, ShardDataset, open_shards, schema
+from bltdata.shards.columns import bytes_column
 from bltdata.shards.schema import MANIFEST_NAME
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import Reporter, TrainingRun
-from bltdata.training.packing import PackedRow, Packer, first_documents, in_order
+from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
 from bltdata.training.task import PackedTask
+from bltdata.training.world import World, exclusive_to
 from bltmodel.config import BLTConfig
 from bltmodel.data import ShardStore, collate
 from bltmodel.masks import PackedBatch
@@ -29,13 +33,16 @@ VALIDATION_FOLDER = "validation"
 HELD_OUT_SHARE = 0.05
 """Share of the documents that is kept for validation where no validation shards are given."""
 
+HELD_OUT_FILE = "held_out.npz"
+"""Which documents those are: to know it takes reading all of them."""
+
 
 class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
     """The BLT as what is trained; see `PackedTask`."""
 
     def collate(self, rows: Sequence[PackedRow[ShardStore]]) -> PackedBatch:
-        """Rows as tensors on the model's device."""
-        return collate(rows, self.device)
+        """Rows as tensors."""
+        return collate(rows, torch.device("cpu"))
 
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
@@ -68,23 +75,39 @@ class TrainingData:
         return described
 
 
-def open_training_data(shards: Path, validation_shards: Path | None = None) -> TrainingData:
+def open_training_data(
+    shards: Path, validation_shards: Path | None = None, *, folder: Path | None = None, world: World | None = None
+) -> TrainingData:
     """Open the shards to train on.
 
     Args:
         shards: a dataset, or a folder with two, `train` and `validation`.
         validation_shards: the validation documents; None to look into `shards` for them, and where it is one dataset, to
             hold out a twentieth of its documents, chosen by their content.
+        folder: the run's, which keeps in mind what was held out, so that only its first start reads everything for it.
+        world: the processes that train together; None where there is one.
 
     Raises:
         ShardError: a dataset is missing, damaged or empty, or the two were patched differently or are one and the same.
     """
+    world = world or World()
     if validation_shards is None and not (shards / MANIFEST_NAME).exists() and (shards / TRAIN_FOLDER).is_dir():
         shards, validation_shards = shards / TRAIN_FOLDER, shards / VALIDATION_FOLDER
+    # One after the other, so that the others find what the first has worked out.
+    with world.together(takes_long=True):
+        if world.is_first:
+            data = _open(shards, validation_shards, folder)
+    with world.together():
+        if not world.is_first:
+            data = _open(shards, validation_shards, folder)
+    return data
+
+
+def _open(shards: Path, validation_shards: Path | None, folder: Path | None) -> TrainingData:
     train = open_shards(shards)
     if validation_shards is None:
         store = ShardStore(train)
-        return TrainingData(store, store, _held_out(store))
+        return TrainingData(store, store, _held_out(store, folder))
     validation = open_shards(validation_shards)
     check_same_patches(train.manifest, validation.manifest, f"{shards} and {validation_shards}")
     if train.manifest.fingerprint == validation.manifest.fingerprint:
@@ -131,6 +154,7 @@ def train_blt(
     device: str = "auto",
     reporter: Reporter | None = None,
     resume: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train a BLT into `folder`.
 
@@ -142,26 +166,54 @@ def train_blt(
         device: where to train.
         reporter: who is told how it goes.
         resume: go on from the folder's state where it has one.
+        world: the processes that train it together; None where there is one.
 
     Returns:
         The metrics of the best evaluation.
     """
-    with exclusive(folder):
-        model = BLT(architecture, config.seed).to(resolve_device(device))
-        kept = ~data.held_out if data.held_out is not None else np.ones(len(data.train.lengths), dtype=bool)
-        train_rows = Packer(data.train, data.train.shuffled_order(config.seed, kept), config.row_tokens)
-        judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(len(data.validation.lengths))
-        judged = judged[first_documents(data.validation.lengths[judged], config.validation_bytes)]
-        validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
-        extra = {"training": to_mapping(config), "data": data.describe()}
-        task = BLTTask(model, train_rows, validation_rows, config, folder, extra)
-        identity = {"model": to_mapping(architecture), "data": data.describe()}
-        return TrainingRun(task, config, folder, identity, reporter).run(resume)
+    world = world or World()
+    where = world.device(device)
+    with exclusive_to(world, folder):
+        with world.together():
+            model = BLT(architecture, config.seed).to(where)
+            kept = ~data.held_out if data.held_out is not None else np.ones(len(data.train.lengths), dtype=bool)
+            train_rows = Packer(data.train, data.train.shuffled_order(config.seed, kept), config.row_tokens)
+            judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(len(data.validation.lengths))
+            judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
+            validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
+            extra = {"training": to_mapping(config), "data": data.describe()}
+            task = BLTTask(model, train_rows, validation_rows, config, folder, extra, world)
+            identity = {"model": to_mapping(architecture), "data": data.describe()}
+            run = TrainingRun(task, config, folder, identity, reporter, world)
+        return run.run(resume)
 
 
-def _held_out(store: ShardStore) -> np.ndarray:
+def _held_out(store: ShardStore, folder: Path | None) -> np.ndarray:
     """The documents to keep for validation: those with the lowest hashes of their content."""
-    hashes = np.array([_hash(store.document(index)) for index in range(len(store.lengths))], dtype=np.uint64)
+    if folder is None:
+        return _choose_held_out(store)
+    path, fingerprint = folder / HELD_OUT_FILE, store.dataset.manifest.fingerprint
+    known = _remembered(path, fingerprint)
+    if known is not None and known.shape == store.lengths.shape:
+        return known
+    held_out = _choose_held_out(store)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, fingerprint=np.array(fingerprint), held_out=held_out)
+    return held_out
+
+
+def _remembered(path: Path, fingerprint: str) -> np.ndarray | None:
+    """What an earlier start wrote, if it was of the same dataset."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return np.asarray(arrays["held_out"]) if str(arrays["fingerprint"]) == fingerprint else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        # There is none, or it is damaged: then it is worked out again.
+        return None
+
+
+def _choose_held_out(store: ShardStore) -> np.ndarray:
+    hashes = _hashes(store.dataset)
     # Of the documents with anything to judge on there is one at least.
     filled = store.lengths > 0
     held_out = hashes <= max(np.uint64(HELD_OUT_SHARE * 2**64), hashes[filled].min(initial=np.iinfo(np.uint64).max))
@@ -170,8 +222,17 @@ def _held_out(store: ShardStore) -> np.ndarray:
             f"{store.dataset.folder} has a single document, apart from copies and empty ones, so none is left to judge on; "
             "give --validation-shards."
         )
-    return held_out
+    return np.asarray(held_out)
 
 
-def _hash(data: np.ndarray) -> int:
-    return int.from_bytes(hashlib.blake2b(data.tobytes(), digest_size=8, person=b"held out").digest(), "big")
+def _hashes(dataset: ShardDataset) -> np.ndarray:
+    """A hash of each document's content, uint64 `[num_documents]`."""
+    hashes = []
+    for table in dataset.iter_row_groups([schema.DATA]):
+        data, offsets = bytes_column(table[schema.DATA])
+        hashes += [_hash(data[begin:end].tobytes()) for begin, end in itertools.pairwise(offsets.tolist())]
+    return np.array(hashes, dtype=np.uint64)
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=b"held out").digest(), "big")

@@ -8,7 +8,7 @@ import click
 from bltdata.cli.common import command, json_option, out_option, print_json
 from bltdata.cli.progress import say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.cli.training_options import device_option, resume_option, training_reporter
+from bltdata.cli.training_options import device_option, resume_option, training_reporter, training_world
 from bltdata.corpus.config import CorpusConfig
 from bltdata.entropy.config import PRESETS
 from bltdata.training.config import TrainingConfig
@@ -18,6 +18,7 @@ from bltdata.training.config import TrainingConfig
     example="""
     bltdata train-entropy-model --preset tiny --steps 500 --out runs/entropy-model
     bltdata train-entropy-model --corpus 'pages/*.jsonl.gz#text=body' --preset small --out runs/entropy-model
+    torchrun --nproc-per-node 2 -m bltdata train-entropy-model --preset base --out runs/entropy-model
     """
 )
 @options_from(CorpusConfig)
@@ -35,21 +36,25 @@ def train_entropy_model(
     """Train the small byte model that says where the next byte is hard to predict.
 
     The documents are copied to OUT/data first, so that training can pick them in any order. Run the same command again to go on
-    after a stop. In the end OUT holds the model that was best on the validation documents.
+    after a stop. In the end OUT holds the model that was best on the validation documents. Several processes train one model when
+    torchrun starts them: they share the rows of each step, and the result is that of one.
     """
-    sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
-    changes = dict(sections["entropy_model"])
-    preset_in_file = changes.pop("preset", "tiny")
-    corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
-    training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
+    with training_world() as world:
+        with world.together():
+            sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
+            changes = dict(sections["entropy_model"])
+            preset_in_file = changes.pop("preset", "tiny")
+            corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
+            training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
 
-    from bltdata.entropy.pretraining import architecture_of, pretrain
+            from bltdata.entropy.pretraining import architecture_of, pretrain
 
-    architecture = architecture_of(preset or str(preset_in_file), changes, section_name(config_file, "entropy_model"))
-    with training_reporter(training.steps) as reporter:
-        best = pretrain(
-            corpora.open("train"), corpora.open("validation"), architecture, training, out, device=device, reporter=reporter, resume=resume
-        )
+            architecture = architecture_of(preset or str(preset_in_file), changes, section_name(config_file, "entropy_model"))
+            train, validation = corpora.open("train"), corpora.open("validation")
+        with training_reporter(training.steps, world) as reporter:
+            best = pretrain(train, validation, architecture, training, out, device=device, reporter=reporter, resume=resume, world=world)
+    if not world.is_first:
+        return
     if as_json:
         print_json({"folder": str(out), **best})
     else:

@@ -1,15 +1,18 @@
 """What the commands that train have in common."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bltdata.cli.common import EXIT_INTERRUPTED
 from bltdata.cli.progress import format_amount, progress, say
 
 if TYPE_CHECKING:
     from bltdata.training.loop import Reporter
+    from bltdata.training.world import World
 
 
 def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,10 +31,38 @@ def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def training_reporter(steps: int) -> Iterator["Reporter"]:
-    """Tells the user at the terminal how a training run of `steps` steps goes."""
+def training_world() -> Iterator["World"]:
+    """The processes that `torchrun` started, this one among them; they end with one voice.
+
+    What another one says, this one needn't repeat: it ends without a word.
+    """
+    from bltdata.training.world import PeerFailedError, World
+
+    world = World()
+    try:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            yield world
+            return
+        from bltdata.training.processes import joined
+
+        with joined() as world:
+            yield world
+    except PeerFailedError as error:
+        raise click.exceptions.Exit(1) from error
+    except KeyboardInterrupt:
+        if world.is_first:
+            raise
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def training_reporter(steps: int, world: "World | None" = None) -> Iterator["Reporter"]:
+    """Tells the user at the terminal how a training run of `steps` steps goes; the first process of `world` does."""
     from bltdata.training.loop import Reporter
 
+    if world and not world.is_first:
+        yield Reporter()
+        return
     with progress(steps, "Training", "steps") as advance:
         yield Reporter(
             said=say,

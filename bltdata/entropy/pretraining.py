@@ -8,10 +8,9 @@ from bltdata.corpus import Corpus, Spool, write_spool
 from bltdata.entropy.config import EntropyModelConfig, preset
 from bltdata.entropy.training import train_entropy_model
 from bltdata.errors import CorpusError
-from bltdata.lock import exclusive
-from bltdata.nn import resolve_device
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import Reporter
+from bltdata.training.world import World, exclusive_to
 
 DATA_FOLDER = "data"
 
@@ -26,10 +25,12 @@ def pretrain(
     device: str = "auto",
     reporter: Reporter | None = None,
     resume: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train an entropy model on `train` into `folder`, judged on `validation`.
 
-    The documents are copied into `folder/data` first, so that they can be picked in any order.
+    The documents are copied into `folder/data` first, so that they can be picked in any order. Of several processes the
+    first does that, and all map the copy.
 
     Returns:
         The metrics of the best evaluation.
@@ -37,15 +38,31 @@ def pretrain(
     Raises:
         BltError: a corpus is empty or can't be read, another process trains there, or the folder holds another run.
     """
-    reporter = reporter or Reporter()
-    where = resolve_device(device)
-    with exclusive(folder):
-        spools = {}
-        for name, corpus in (("train", train), ("validation", validation)):
-            spools[name] = _spool(corpus, folder / DATA_FOLDER / name, reporter)
-        data = {name: corpus.describe() for name, corpus in (("train", train), ("validation", validation))}
+    reporter, world = reporter or Reporter(), world or World()
+    with world.together():
+        # Before a corpus is copied for nothing.
+        config.share(world.size)
+    where = world.device(device)
+    corpora = {"train": train, "validation": validation}
+    with exclusive_to(world, folder):
+        with world.together(takes_long=True):
+            if world.is_first:
+                for name, corpus in corpora.items():
+                    _spool(corpus, folder / DATA_FOLDER / name, reporter)
+        with world.together():
+            spools = {name: Spool.open(folder / DATA_FOLDER / name) for name in corpora}
+            data = {name: corpus.describe() for name, corpus in corpora.items()}
         return train_entropy_model(
-            architecture, config, spools["train"], spools["validation"], folder, data=data, device=where, reporter=reporter, resume=resume
+            architecture,
+            config,
+            spools["train"],
+            spools["validation"],
+            folder,
+            data=data,
+            device=where,
+            reporter=reporter,
+            resume=resume,
+            world=world,
         )
 
 
@@ -58,15 +75,13 @@ def architecture_of(preset_name: str, changes: dict[str, Any], where: str) -> En
     return from_mapping(EntropyModelConfig, {**to_mapping(preset(preset_name)), **changes}, where)
 
 
-def _spool(corpus: Corpus, folder: Path, reporter: Reporter) -> Spool:
+def _spool(corpus: Corpus, folder: Path, reporter: Reporter) -> None:
     try:
-        spool = Spool.open(folder)
-        if spool.fingerprint == corpus.fingerprint:
-            return spool
+        if Spool.open(folder).fingerprint == corpus.fingerprint:
+            return
     except CorpusError:
         # There is none yet, or a run was killed while it was written.
         pass
     spool = write_spool(corpus, folder, fingerprint=corpus.fingerprint)
     left_out = "".join(f", {count:,} left out ({reason})" for reason, count in sorted(corpus.left_out.items()))
     reporter.said(f"{spool.num_documents:,} documents, {spool.num_bytes:,} bytes in {folder}{left_out}.")
-    return spool

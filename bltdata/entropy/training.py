@@ -13,8 +13,9 @@ from bltdata.entropy.config import EntropyModelConfig
 from bltdata.entropy.model import EntropyModel
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import Reporter, TrainingRun
-from bltdata.training.packing import DocumentStore, PackedRow, Packer, first_documents, in_order, shuffled_order
+from bltdata.training.packing import DocumentStore, PackedRow, Packer, in_order, shuffled_order, spread_documents
 from bltdata.training.task import PackedTask
+from bltdata.training.world import World
 
 
 class Batch(NamedTuple):
@@ -29,9 +30,9 @@ class EntropyTask(PackedTask[EntropyModel, DocumentStore, Batch]):
     """The entropy model as what is trained; see `PackedTask`."""
 
     def collate(self, rows: Sequence[PackedRow[DocumentStore]]) -> Batch:
-        """Rows as tensors on the model's device."""
+        """Rows as tensors."""
         arrays = ([row.ids for row in rows], [row.targets for row in rows], [row.visible_from for row in rows])
-        return Batch(*(torch.from_numpy(np.stack(array)).to(self.device) for array in arrays))
+        return Batch(*(torch.from_numpy(np.stack(array)) for array in arrays))
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
@@ -49,6 +50,7 @@ def train_entropy_model(
     device: torch.device,
     reporter: Reporter | None = None,
     resume: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train an entropy model into `folder`.
 
@@ -62,13 +64,18 @@ def train_entropy_model(
         device: where to train.
         reporter: who is told how it goes.
         resume: go on from the folder's state where it has one.
+        world: the processes that train it together; None where there is one.
 
     Returns:
         The metrics of the best evaluation.
     """
-    model = EntropyModel(architecture, config.seed).to(device)
-    train_rows = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
-    validation_rows = Packer(validation, in_order(first_documents(validation.lengths, config.validation_bytes)), config.row_tokens)
-    task = EntropyTask(model, train_rows, validation_rows, config, folder, {"training": to_mapping(config), "data": data})
-    run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter)
+    world = world or World()
+    with world.together():
+        model = EntropyModel(architecture, config.seed).to(device)
+        train_rows = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
+        judged = spread_documents(validation.lengths, config.validation_bytes)
+        validation_rows = Packer(validation, in_order(judged), config.row_tokens)
+        extra = {"training": to_mapping(config), "data": data}
+        task = EntropyTask(model, train_rows, validation_rows, config, folder, extra, world)
+        run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter, world)
     return run.run(resume)

@@ -1,9 +1,19 @@
 """The settings of a training run, the same for the entropy model and the BLT."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bltdata.errors import ConfigError
+
+
+class Share(NamedTuple):
+    """A process's part of an optimiser step."""
+
+    num_rows: int
+    """Rows of `batch_rows` that it learns from."""
+
+    rows_at_once: int
+    """Rows of a micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +30,7 @@ class TrainingConfig:
     """Rows an optimiser step learns from."""
 
     micro_batch_rows: int | None = None
-    """Rows that go through the model at once, gradients being summed over `batch_rows`; None for all at once."""
+    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; None for all at once."""
 
     learning_rate: float = 2e-3
     """Peak learning rate."""
@@ -75,10 +85,21 @@ class TrainingConfig:
         _require(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
 
-    @property
-    def rows_at_once(self) -> int:
-        """Rows of a micro-batch."""
-        return self.micro_batch_rows or self.batch_rows
+    def share(self, num_processes: int) -> Share:
+        """What each of so many processes does of a step.
+
+        Raises:
+            ConfigError: the rows can't be shared out evenly.
+
+        >>> TrainingConfig(batch_rows=8, micro_batch_rows=2).share(2)
+        Share(num_rows=4, rows_at_once=2)
+        """
+        _require(self.batch_rows % num_processes == 0, "batch_rows", self.batch_rows, f"a multiple of the {num_processes} processes")
+        num_rows = self.batch_rows // num_processes
+        rows_at_once = min(self.micro_batch_rows or num_rows, num_rows)
+        limit = f"a divisor of the {num_rows} rows that each of {num_processes} processes takes"
+        _require(num_rows % rows_at_once == 0, "micro_batch_rows", rows_at_once, limit)
+        return Share(num_rows, rows_at_once)
 
 
 def _require(holds: bool, name: str, value: object, limit: str) -> None:

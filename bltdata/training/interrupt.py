@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a good moment."""
+"""Ctrl-C and SIGTERM that wait for a good moment."""
 
 import contextlib
 import signal
@@ -9,9 +9,9 @@ from types import FrameType
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """A block in which Ctrl-C only sets a flag, which the yielded function reads.
+    """A block in which Ctrl-C and SIGTERM only set a flag, which the yielded function reads.
 
-    A second Ctrl-C interrupts at once. Outside the main thread nothing changes: signals don't arrive there.
+    A second one interrupts at once. Outside the main thread nothing changes: signals don't arrive there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -24,8 +24,9 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         seen = True
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: seen
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -3,6 +3,10 @@
 The state on disk (weights, optimiser, step, cursor in the data, metrics so far) is written after every evaluation. A
 run that starts in a folder with a state goes on from there and takes the same steps that the first run would have
 taken, so the end is the same, bit for bit on a CPU with the same number of threads.
+
+Several processes (see `world`) take the same steps as one, each learning from its share of a step's rows; only rounding
+differs. So a run may go on with another number of them. The first writes all files and talks to the user. Every decision
+is made by all in the same step, from numbers that all of them have.
 """
 
 import json
@@ -28,10 +32,25 @@ from bltdata.training.config import TrainingConfig
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
 from bltdata.training.packing import Cursor
+from bltdata.training.world import World
 
 METRICS_FILE = "metrics.jsonl"
 
 BatchT = TypeVar("BatchT")
+
+
+@dataclass(frozen=True)
+class Step(Generic[BatchT]):
+    """What an optimiser step learns from."""
+
+    batches: Iterator[BatchT]
+    """The micro-batches of this process."""
+
+    num_bytes: int
+    """Raw bytes that are predicted, in all processes together."""
+
+    cursor: Cursor
+    """Where the next step begins."""
 
 
 class TrainingTask(Protocol[BatchT]):
@@ -45,14 +64,14 @@ class TrainingTask(Protocol[BatchT]):
     def tokens_per_epoch(self) -> int:
         """Tokens of an epoch, for reporting how far the run is."""
 
-    def batches(self, cursor: Cursor) -> Iterator[tuple[BatchT, Cursor]]:
-        """Batches of `rows_at_once` rows from `cursor` on, without end, each with the cursor of what follows it."""
+    def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
+        """Optimiser steps from `cursor` on, without end."""
 
-    def loss(self, batch: BatchT) -> tuple[Tensor, int]:
-        """Summed nats of a batch, differentiable, and how many predictions they are of."""
+    def loss(self, batch: BatchT) -> Tensor:
+        """Summed nats of a batch, differentiable; every one of its tokens predicts."""
 
     def evaluate(self) -> PredictionSums:
-        """Totals over the validation documents."""
+        """Totals over this process's share of the validation documents."""
 
     def save_best(self, metrics: dict[str, Any]) -> None:
         """Keep the model as it is now: it is the best so far."""
@@ -94,16 +113,24 @@ class TrainingRun(Generic[BatchT]):
         folder: where checkpoints and metrics go.
         identity: everything that fixes the result, besides `config`, as JSON can hold it: the model's settings and the
             data's fingerprint. A state with another identity is refused.
-        reporter: who is told.
+        reporter: who is told, by the first process.
+        world: the processes that share the work; None where there is one.
     """
 
     def __init__(
-        self, task: TrainingTask[BatchT], config: TrainingConfig, folder: Path, identity: dict[str, Any], reporter: Reporter | None = None
+        self,
+        task: TrainingTask[BatchT],
+        config: TrainingConfig,
+        folder: Path,
+        identity: dict[str, Any],
+        reporter: Reporter | None = None,
+        world: World | None = None,
     ) -> None:
         self.task = task
         self.config = config
         self.folder = folder
-        self.reporter = reporter or Reporter()
+        self.world = world or World()
+        self.reporter = reporter if reporter and self.world.is_first else Reporter()
         # As JSON gives it back, so that it compares equal to the one in a state.
         self._identity = json.loads(json.dumps({**identity, "training": to_mapping(config)}))
         self._optimiser = build_optimiser(task.model, config)
@@ -126,13 +153,16 @@ class TrainingRun(Generic[BatchT]):
             KeyboardInterrupt: Ctrl-C, after the state was written.
         """
         prepare_allocator()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder)
-        if resume:
-            self._restore()
-        else:
-            remove_run(self.folder)
-        self._write_metrics()
+        with self.world.together():
+            if self.world.is_first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.folder)
+                if not resume:
+                    remove_run(self.folder)
+        with self.world.together():
+            if resume:
+                self._restore()
+            self._write_metrics()
         if not self._progress.finished:
             with deferred_interrupt() as interrupted:
                 self._train(interrupted)
@@ -140,55 +170,64 @@ class TrainingRun(Generic[BatchT]):
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
         progress, config = self._progress, self.config
-        batches = self.task.batches(progress.cursor)
+        steps = self.task.steps(progress.cursor)
         self.reporter.stepped(progress.step)
         seconds_before, started = progress.seconds, time.monotonic()
-        tokens_since, since = 0, started
+        bytes_since, since = 0, started
         while not progress.finished:
-            tokens_since += self._step(batches)
+            bytes_since += self._step(steps)
             progress.step += 1
             self.reporter.stepped(1)
             progress.seconds = seconds_before + time.monotonic() - started
             if progress.step % config.evaluate_every == 0 or progress.step == config.steps:
-                self._evaluate(tokens_since / max(time.monotonic() - since, 1e-9))
+                self._evaluate(bytes_since / max(time.monotonic() - since, 1e-9))
                 self._save()
-                tokens_since, since = 0, time.monotonic()
-            if interrupted():
+                bytes_since, since = 0, time.monotonic()
+            if self.world.any(interrupted()):
                 self._save()
                 raise KeyboardInterrupt
 
-    def _step(self, batches: Iterator[tuple[BatchT, Cursor]]) -> int:
-        """One optimiser step; returns how many predictions it learned from."""
-        config, model = self.config, self.task.model
+    def _step(self, steps: Iterator[Step[BatchT]]) -> int:
+        """One optimiser step; returns how many raw bytes it learned from, in all processes."""
+        model = self.task.model
         model.train()
-        set_learning_rate(self._optimiser, learning_rate_at(self._progress.step, config))
-        total = torch.zeros((), device=self._device)
-        count = 0
-        for _ in range(config.batch_rows // config.rows_at_once):
-            batch, self._progress.cursor = next(batches)
-            with autocast(self._device, self._dtype):
-                nats, predictions = self.task.loss(batch)
-            # Every row is full, so the whole step's count is known before its last micro-batch.
-            (nats / (config.batch_rows * config.row_tokens)).backward()
-            total += nats.detach()
-            count += predictions
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        self._check_finite(bool(torch.isfinite(total) and torch.isfinite(norm)), self._progress.step + 1)
+        set_learning_rate(self._optimiser, learning_rate_at(self._progress.step, self.config))
+        with self.world.together():
+            step = next(steps)
+            nats = self._gradients(step)
+        nats = self.world.sum_gradients(model.parameters(), nats)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_norm)
+        # The only time that the CPU waits for a GPU. Both are sums of what isn't negative, so one can't hide the other.
+        self._check_finite(bool(torch.isfinite(nats + norm)), self._progress.step + 1)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
-        return count
+        self._progress.cursor = step.cursor
+        return step.num_bytes
 
-    def _evaluate(self, tokens_per_second: float) -> None:
+    def _gradients(self, step: Step[BatchT]) -> Tensor:
+        """Add up the gradients of this process's micro-batches; returns the nats they are of."""
+        # Every row of every process is full, so the whole step's count is known before its last micro-batch.
+        count = self.config.batch_rows * self.config.row_tokens
+        total = torch.zeros((), device=self._device)
+        for batch in step.batches:
+            with autocast(self._device, self._dtype):
+                nats = self.task.loss(batch)
+            (nats / count).backward()
+            total += nats.detach()
+        return total
+
+    def _evaluate(self, bytes_per_second: float) -> None:
         progress = self._progress
         self.task.model.eval()
-        with torch.no_grad(), autocast(self._device, self._dtype):
-            sums = self.task.evaluate()
+        with self.world.together(), torch.no_grad(), autocast(self._device, self._dtype):
+            share = self.task.evaluate()
+        sums = sum(self.world.gather(share), PredictionSums())
         self._check_finite(math.isfinite(sums.nats), progress.step)
         metrics = {
             "step": progress.step,
             **sums.metrics(),
             "learning_rate": learning_rate_at(progress.step - 1, self.config),
-            "bytes_per_second": tokens_per_second,
+            "bytes_per_second": bytes_per_second,
             "memory_bytes": peak_memory_bytes(self._device),
             "epoch": progress.step * self.config.batch_rows * self.config.row_tokens / self.task.tokens_per_epoch,
             "seconds": progress.seconds,
@@ -196,7 +235,9 @@ class TrainingRun(Generic[BatchT]):
         progress.metrics.append(metrics)
         if metrics["loss"] < progress.best_loss:
             progress.best_loss, progress.evaluations_without_best = metrics["loss"], 0
-            self.task.save_best(metrics)
+            with self.world.together():
+                if self.world.is_first:
+                    self.task.save_best(metrics)
         else:
             progress.evaluations_without_best += 1
         patience = self.config.patience
@@ -208,14 +249,21 @@ class TrainingRun(Generic[BatchT]):
 
     def _check_finite(self, is_finite: bool, step: int) -> None:
         if not is_finite:
-            raise BuildError(
-                f"The loss stopped being a number at step {step}: lower the learning rate ({self.config.learning_rate:g}) or raise "
-                f"the warm-up ({self.config.warmup_steps} steps), and start again in another folder."
+            raise self.world.found_by_all(
+                BuildError(
+                    f"The loss stopped being a number at step {step}: lower the learning rate ({self.config.learning_rate:g}) or raise "
+                    f"the warm-up ({self.config.warmup_steps} steps), and start again in another folder."
+                )
             )
 
     def _save(self) -> None:
+        with self.world.together():
+            self._write_metrics()
+            if self.world.is_first:
+                self._write_state()
+
+    def _write_state(self) -> None:
         progress = self._progress
-        self._write_metrics()
         save_state(
             self.folder,
             {
@@ -247,6 +295,8 @@ class TrainingRun(Generic[BatchT]):
                 )
 
     def _write_metrics(self) -> None:
+        if not self.world.is_first:
+            return
         lines = [json.dumps(metrics) + "\n" for metrics in self._progress.metrics]
         write_bytes(self.folder / METRICS_FILE, "".join(lines).encode())
 

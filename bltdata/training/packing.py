@@ -20,6 +20,9 @@ from bltdata.errors import CorpusError
 from bltdata.nn.loss import IGNORED_TARGET
 from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID
 
+_GOLDEN_SECTION = 0x9E3779B97F4A7C15
+"""2**64 / 1.618..., the step whose multiples lie most evenly on a circle of 2**64."""
+
 
 class DocumentStore(Protocol):
     """Documents that can be read in any order."""
@@ -57,21 +60,46 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedRow(Generic[StoreT]):
-    """One row of `T` tokens.
+    """One row of `T` tokens. Its documents are read when its tokens are asked for, so passing it over costs next to nothing.
 
     Attributes:
         documents: where the pieces are from.
-        ids: int64 `[T]`, the inputs; BOE after the last piece.
-        targets: int64 `[T]`, what stands next: a byte or EOS; `IGNORED_TARGET` after the last piece.
-        visible_from: int64 `[T]`, where in the row the token's piece begins; a padding token's own place.
         pieces: what the row holds, in order.
+        num_tokens: `T`.
+        num_bytes: raw bytes that are predicted in the row; the ends of documents come on top.
     """
 
     documents: StoreT
-    ids: np.ndarray
-    targets: np.ndarray
-    visible_from: np.ndarray
     pieces: tuple[Piece, ...]
+    num_tokens: int
+    num_bytes: int
+
+    @property
+    def ids(self) -> np.ndarray:
+        """int64 `[T]`, the inputs; BOE after the last piece."""
+        return self._ids_and_targets[0]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """int64 `[T]`, what stands next: a byte or EOS; `IGNORED_TARGET` after the last piece."""
+        return self._ids_and_targets[1]
+
+    @functools.cached_property
+    def visible_from(self) -> np.ndarray:
+        """int64 `[T]`, where in the row the token's piece begins; a padding token's own place."""
+        visible_from = np.arange(self.num_tokens)
+        for _, begin, end, row_start in self.pieces:
+            visible_from[row_start : row_start + end - begin] = row_start
+        return visible_from
+
+    @functools.cached_property
+    def _ids_and_targets(self) -> tuple[np.ndarray, np.ndarray]:
+        ids = np.full(self.num_tokens, BOE_ID, dtype=np.int64)
+        targets = np.full(self.num_tokens, IGNORED_TARGET, dtype=np.int64)
+        for document, begin, end, row_start in self.pieces:
+            row_end = row_start + end - begin
+            ids[row_start:row_end], targets[row_start:row_end] = inputs_and_targets(self.documents.document(document), begin, end)
+        return ids, targets
 
 
 def shuffled_order(num_documents: int, seed: int) -> Order:
@@ -100,6 +128,25 @@ def first_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
     if not np.any(lengths):
         raise CorpusError("The validation documents have no bytes to judge a model on; choose others.")
     return np.arange(max(int(np.argmax(lengths > 0)) + 1, int((np.cumsum(lengths) <= num_bytes).sum())))
+
+
+def spread_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
+    """Indices of documents from all over a dataset that fit into `num_bytes` together, one that isn't empty at least, in order.
+
+    Each document has a place on a circle, a golden section on from the one before, and those on the circle's first part are
+    taken: wherever the dataset is cut, both sides give their share to within a document or two (Steinhaus' three gaps). So
+    a dataset of several sources, one after the other, is judged on all of them, and the same one always on the same documents.
+
+    Raises:
+        CorpusError: all are empty, so there is nothing to judge on.
+
+    >>> spread_documents(np.full(1000, 10), 80).tolist()
+    [0, 89, 233, 322, 466, 610, 699, 843]
+    """
+    # Numbers without a sign wrap around, as places on the circle do.
+    places = np.arange(len(lengths), dtype=np.uint64) * np.uint64(_GOLDEN_SECTION)
+    order = np.argsort(places, kind="stable")
+    return np.sort(order[first_documents(lengths[order], num_bytes)])
 
 
 def inputs_and_targets(data: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
@@ -149,21 +196,21 @@ class Packer(Generic[StoreT]):
         if self.tokens_per_epoch == 0:
             raise CorpusError("There are no documents to train on; choose others.")
         while True:
-            pieces, cursor = self._next_pieces(cursor, last_epoch=None)
-            yield self._fill(pieces), cursor
+            row, cursor = self._next_row(cursor, last_epoch=None)
+            yield row, cursor
 
     def one_pass(self) -> Iterator[PackedRow[StoreT]]:
         """Every document once, in the order of epoch 0; the last row is padded."""
         cursor = Cursor()
         while cursor.epoch == 0:
-            pieces, cursor = self._next_pieces(cursor, last_epoch=0)
-            if pieces:
-                yield self._fill(pieces)
+            row, cursor = self._next_row(cursor, last_epoch=0)
+            if row.pieces:
+                yield row
 
-    def _next_pieces(self, cursor: Cursor, last_epoch: int | None) -> tuple[tuple[Piece, ...], Cursor]:
+    def _next_row(self, cursor: Cursor, last_epoch: int | None) -> tuple[PackedRow[StoreT], Cursor]:
         epoch, position, token = cursor
         pieces: list[Piece] = []
-        filled = 0
+        filled = num_ends = 0
         while filled < self.row_tokens and (last_epoch is None or epoch <= last_epoch):
             order = self._order_of(epoch)
             if position == len(order):
@@ -174,20 +221,15 @@ class Packer(Generic[StoreT]):
             taken = min(left, self.row_tokens - filled)
             pieces.append(Piece(document, token, token + taken, filled))
             filled += taken
-            position, token = (position + 1, 0) if taken == left else (position, token + taken)
-        return tuple(pieces), Cursor(epoch, position, token)
+            if taken == left:
+                num_ends += 1
+                position, token = position + 1, 0
+            else:
+                token += taken
+        row = PackedRow(self.documents, tuple(pieces), self.row_tokens, filled - num_ends)
+        return row, Cursor(epoch, position, token)
 
     def _order_of(self, epoch: int) -> np.ndarray:
         if self._cached_epoch[0] != epoch:
             self._cached_epoch = (epoch, self._order(epoch))
         return self._cached_epoch[1]
-
-    def _fill(self, pieces: tuple[Piece, ...]) -> PackedRow[StoreT]:
-        ids = np.full(self.row_tokens, BOE_ID, dtype=np.int64)
-        targets = np.full(self.row_tokens, IGNORED_TARGET, dtype=np.int64)
-        visible_from = np.arange(self.row_tokens)
-        for document, begin, end, row_start in pieces:
-            row_end = row_start + end - begin
-            ids[row_start:row_end], targets[row_start:row_end] = inputs_and_targets(self.documents.document(document), begin, end)
-            visible_from[row_start:row_end] = row_start
-        return PackedRow(self.documents, ids, targets, visible_from, pieces)

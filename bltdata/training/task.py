@@ -10,9 +10,11 @@ from torch import Tensor
 
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import TrainingConfig
+from bltdata.training.loop import Step
 from bltdata.training.packing import Cursor, PackedRow, Packer, StoreT
+from bltdata.training.world import World
 
-BatchT = TypeVar("BatchT")
+BatchT = TypeVar("BatchT", bound=tuple[Tensor, ...])
 
 
 class SavedModel(Protocol):
@@ -38,10 +40,21 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         config: how it is trained.
         folder: where the best model goes.
         extra: what else its `config.json` says.
+        world: the processes that share the work.
+
+    Raises:
+        ConfigError: a step's rows can't be shared out evenly among them.
     """
 
     def __init__(
-        self, model: ModelT, train: Packer[StoreT], validation: Packer[StoreT], config: TrainingConfig, folder: Path, extra: dict[str, Any]
+        self,
+        model: ModelT,
+        train: Packer[StoreT],
+        validation: Packer[StoreT],
+        config: TrainingConfig,
+        folder: Path,
+        extra: dict[str, Any],
+        world: World,
     ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
@@ -49,11 +62,13 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         self._extra = extra
         self._train = train
         self._validation = validation
-        self._rows_at_once = config.rows_at_once
+        self._batch_rows = config.batch_rows
+        self._share = config.share(world.size)
+        self._world = world
 
     @abstractmethod
     def collate(self, rows: Sequence[PackedRow[StoreT]]) -> BatchT:
-        """Rows as tensors on the model's device."""
+        """Rows as a named tuple of tensors, on the CPU."""
 
     @abstractmethod
     def predict(self, batch: BatchT) -> tuple[Tensor, Tensor]:
@@ -68,22 +83,33 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         """Tokens of all training documents."""
         return self._train.tokens_per_epoch
 
-    def batches(self, cursor: Cursor) -> Iterator[tuple[BatchT, Cursor]]:
-        """Batches of `rows_at_once` rows from `cursor` on, without end, each with the cursor of what follows it."""
-        rows = self._train.endless_rows(cursor)
-        while True:
-            taken = list(itertools.islice(rows, self._rows_at_once))
-            yield self.collate([row for row, _ in taken]), taken[-1][1]
+    def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
+        """Optimiser steps from `cursor` on, without end, each with this process's share of its rows.
 
-    def loss(self, batch: BatchT) -> tuple[Tensor, int]:
-        """Summed nats of a batch of full rows, differentiable, and how many predictions they are of."""
-        logits, targets = self.predict(batch)
-        return negative_log_likelihood_sum(logits, targets), targets.numel()
+        All processes go through the same rows, and each reads the documents of its own.
+        """
+        rows = self._train.endless_rows(cursor)
+        begin = self._world.rank * self._share.num_rows
+        while True:
+            step = list(itertools.islice(rows, self._batch_rows))
+            own = [row for row, _ in step[begin : begin + self._share.num_rows]]
+            yield Step(self._batches(iter(own)), sum(row.num_bytes for row, _ in step), step[-1][1])
+
+    def loss(self, batch: BatchT) -> Tensor:
+        """Summed nats of a batch of full rows, differentiable."""
+        return negative_log_likelihood_sum(*self.predict(batch))
 
     def evaluate(self) -> PredictionSums:
-        """Totals over the validation documents, packed as in training."""
-        totals = PredictionSums()
-        rows = self._validation.one_pass()
-        while taken := list(itertools.islice(rows, self._rows_at_once)):
-            totals = totals + PredictionSums.of(*self.predict(self.collate(taken)))
-        return totals
+        """Totals over this process's share of the validation documents, packed as in training."""
+        rows = itertools.islice(self._validation.one_pass(), self._world.rank, None, self._world.size)
+        return sum((PredictionSums.of(*self.predict(batch)) for batch in self._batches(rows)), PredictionSums())
+
+    def _batches(self, rows: Iterator[PackedRow[StoreT]]) -> Iterator[BatchT]:
+        while taken := list(itertools.islice(rows, self._share.rows_at_once)):
+            yield self._to_device(self.collate(taken))
+
+    def _to_device(self, batch: BatchT) -> BatchT:
+        if self.device.type != "cuda":
+            return batch
+        # From pinned memory the copy runs beside what the GPU still computes.
+        return type(batch)(*(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in batch))

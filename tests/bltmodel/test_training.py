@@ -15,11 +15,14 @@ from bltdata.errors import BuildError, CheckpointError, CorpusError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.training.loop import Reporter
+from bltdata.training.packing import spread_documents
+from bltdata.training.world import World
 from bltmodel.evaluation import evaluate
 from bltmodel.model import BLT
 from bltmodel.training import TrainingData, open_training_data, train_blt, trained_on
 from tests.bltmodel.datasets import entropy_model, texts, train, training, write_dataset
 from tests.bltmodel.documents import tiny_config
+from tests.several import group
 
 TIMES = ("seconds", "bytes_per_second", "memory_bytes")
 
@@ -156,11 +159,31 @@ def test_what_is_held_out_is_judged_on_and_never_learned(shards, tmp_path, monke
     assert judged == set(np.flatnonzero(data.held_out))
 
 
-def test_validation_takes_the_first_documents_that_fit(split_shards, tmp_path, monkeypatch):
+def test_validation_is_from_all_over_the_dataset(split_shards, tmp_path, monkeypatch):
     seen, data = seen_documents(monkeypatch), open_training_data(split_shards)
     lengths = data.validation.lengths
-    run(data, tmp_path / "blt", steps=1, validation_bytes=int(lengths[:10].sum()))
-    assert sorted(set(seen[False])) == list(range(10))
+    run(data, tmp_path / "blt", steps=1, validation_bytes=300)
+    judged = sorted(set(seen[False]))
+    assert judged == spread_documents(lengths, 300).tolist()
+    assert lengths[judged].sum() <= 300
+    assert judged[0] < 10
+    assert judged[-1] >= 20
+
+
+def test_what_was_held_out_is_kept_in_mind(shards, split_shards, tmp_path, monkeypatch):
+    reads = []
+    choose = bltmodel.training._choose_held_out
+    monkeypatch.setattr(bltmodel.training, "_choose_held_out", lambda store: reads.append(store.dataset.folder) or choose(store))
+    expected = open_training_data(shards).held_out
+    for _ in range(2):
+        np.testing.assert_array_equal(open_training_data(shards, folder=tmp_path / "blt").held_out, expected)
+    assert len(reads) == 2
+    # Of other documents, and where the file is damaged, it is worked out again.
+    other = open_training_data(split_shards / "train", folder=tmp_path / "blt").held_out
+    np.testing.assert_array_equal(other, open_training_data(split_shards / "train").held_out)
+    (tmp_path / "blt" / "held_out.npz").write_bytes(b"PK damaged")
+    np.testing.assert_array_equal(open_training_data(shards, folder=tmp_path / "blt").held_out, expected)
+    assert len(reads) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------------ the run
@@ -213,14 +236,14 @@ def test_patience_ends_a_run_that_gets_worse(split_shards, tmp_path):
     said: list[str] = []
     run(
         open_training_data(split_shards), tmp_path / "blt", reporter=Reporter(said=said.append),
-        steps=200, learning_rate=3.0, warmup_steps=3, evaluate_every=1, patience=4,
+        steps=200, learning_rate=3.0, warmup_steps=3, evaluate_every=1, patience=4, validation_bytes=1 << 20,
     )  # fmt: skip
     losses = [line["loss"] for line in metrics_of(tmp_path / "blt")]
     best = losses.index(min(losses))
     assert len(losses) == best + 1 + 4 < 200
     assert said == [f"Stopped at step {len(losses)}: no new best in 4 evaluations."]
     # What is kept is the best, not the last.
-    report = evaluate(tmp_path / "blt", split_shards / "validation", device="cpu", max_bytes=300, compressors=[]).report()
+    report = evaluate(tmp_path / "blt", split_shards / "validation", device="cpu", compressors=[]).report()
     assert report["overall"]["loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
@@ -299,3 +322,29 @@ def test_other_documents_are_another_run_and_can_start_over(shards, split_shards
 def test_one_run_a_folder(shards, tmp_path):
     with exclusive(tmp_path / "blt"), pytest.raises(BuildError, match=r"Another process is writing to .*blt"):
         run(open_training_data(shards), tmp_path / "blt")
+
+
+# ---------------------------------------------------------------------------------------------------------- several processes
+
+
+def run_in(world: World, shards: Path, out: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    data = open_training_data(shards, folder=out, world=world)
+    return train_blt(tiny_config(), training(**changes), data, out, device="cpu", world=world)
+
+
+def test_two_processes_train_what_one_does(shards, tmp_path):
+    # Nothing is clipped, which would hide a wrong scale.
+    changes = {"clip_norm": 1e6}
+    run_in(World(), shards, tmp_path / "alone", changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(open_training_data(shards), tmp_path / "resumed", reporter=interrupt_at(3), **changes)
+    with group(2) as both:
+        for name in ("together", "resumed"):
+            first, second = both.run(run_in, shards, tmp_path / name, changes)
+            assert first.error is None
+            assert first.value["loss"] == second.value["loss"]
+        (parts, _) = both.run(run_in, shards, tmp_path / "parts", {**changes, "micro_batch_rows": 1})
+    assert parts.error is None
+    for name in ("together", "resumed", "parts"):
+        for line, expected in zip(metrics_of(tmp_path / name), metrics_of(tmp_path / "alone"), strict=True):
+            assert line == pytest.approx(expected, abs=1e-5, rel=1e-5)

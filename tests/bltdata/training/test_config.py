@@ -8,12 +8,28 @@ from bltdata.training.config import TrainingConfig
 
 
 def test_defaults_are_valid_and_explained():
-    assert TrainingConfig().rows_at_once == TrainingConfig().batch_rows
+    assert TrainingConfig().share(1) == (TrainingConfig().batch_rows, TrainingConfig().batch_rows)
     assert set(field_docs(TrainingConfig)) == {field.name for field in dataclasses.fields(TrainingConfig)}
 
 
-def test_micro_batches():
-    assert TrainingConfig(batch_rows=6, micro_batch_rows=2).rows_at_once == 2
+@pytest.mark.parametrize(
+    ("batch_rows", "micro_batch_rows", "num_processes", "expected"),
+    [(6, 2, 1, (6, 2)), (6, None, 2, (3, 3)), (6, 3, 2, (3, 3)), (8, 2, 2, (4, 2)), (8, 4, 4, (2, 2)), (8, 8, 8, (1, 1))],
+)
+def test_shares(batch_rows, micro_batch_rows, num_processes, expected):
+    assert TrainingConfig(batch_rows=batch_rows, micro_batch_rows=micro_batch_rows).share(num_processes) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch_rows", "micro_batch_rows", "num_processes", "name"),
+    [
+        (6, None, 4, "batch_rows is 6; it must be a multiple of the 4 processes"),
+        (12, 4, 2, "micro_batch_rows is 4; .* divisor of the 6 rows"),
+    ],
+)
+def test_rows_that_cannot_be_shared_out(batch_rows, micro_batch_rows, num_processes, name):
+    with pytest.raises(ConfigError, match=f"^The training setting {name}"):
+        TrainingConfig(batch_rows=batch_rows, micro_batch_rows=micro_batch_rows).share(num_processes)
 
 
 @pytest.mark.parametrize(

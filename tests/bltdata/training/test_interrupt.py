@@ -6,13 +6,14 @@ import pytest
 from bltdata.training.interrupt import deferred_interrupt
 
 
-def test_ctrl_c_waits():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_waits(number):
+    before = signal.getsignal(number)
     with deferred_interrupt() as interrupted:
         assert not interrupted()
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         assert interrupted()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
 
 
 def test_a_second_one_does_not():

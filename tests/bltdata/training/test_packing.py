@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 
 from bltdata.errors import CorpusError
 from bltdata.nn.loss import IGNORED_TARGET
-from bltdata.training.packing import Cursor, PackedRow, Packer, Piece, first_documents, in_order, inputs_and_targets, shuffled_order
-from bltdata.vocab import BOE_ID, BOS_ID, EOS_ID, encode
+from bltdata.training.packing import (
+    Cursor,
+    PackedRow,
+    Packer,
+    Piece,
+    first_documents,
+    in_order,
+    inputs_and_targets,
+    shuffled_order,
+    spread_documents,
+)
+from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID, encode
 from tests.bltdata.small import Documents
 
 DOCUMENTS = st.lists(st.binary(max_size=12), min_size=1, max_size=6)
@@ -85,6 +95,21 @@ def test_every_token_of_an_epoch_is_predicted_once_and_in_order(documents, row_t
     assert len(expected) - len(found) < row_tokens
 
 
+def test_a_row_counts_raw_bytes_and_reads_nothing_for_it(monkeypatch):
+    packed = packer([b"ab", b"", b"cdefg"], row_tokens=4)
+    monkeypatch.setattr(Documents, "document", None)
+    # BOS a b | BOS || BOS c d e | f g BOS a || b ...: the ends don't count.
+    rows = rows_from(packed, Cursor(), 4)
+    assert [row.num_bytes for row, _ in rows] == [2, 4, 3, 2]
+
+
+@given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3))
+def test_raw_bytes_of_a_row_are_its_targets_that_are_bytes(documents, row_tokens, seed):
+    packed = packer(documents, row_tokens, seed)
+    for row in [*packed.one_pass(), *(row for row, _ in rows_from(packed, Cursor(), 5))]:
+        assert row.num_bytes == (row.targets >= BYTE_OFFSET).sum()
+
+
 @given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3))
 def test_one_pass_holds_every_document_once(documents, row_tokens, seed):
     rows = list(packer(documents, row_tokens, seed).one_pass())
@@ -147,8 +172,36 @@ def test_first_documents(lengths, num_bytes, expected):
     assert first_documents(np.array(lengths), num_bytes).tolist() == list(range(expected))
 
 
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=200).filter(any), st.integers(1, 2000))
+def test_spread_documents_fit_and_are_as_many_as_could_be(lengths, num_bytes):
+    taken = spread_documents(np.array(lengths), num_bytes)
+    assert taken.tolist() == sorted(set(taken.tolist()))
+    total = sum(lengths[index] for index in taken)
+    assert total > 0
+    assert total <= num_bytes or sum(lengths[index] > 0 for index in taken) == 1
+    assert len(taken) == len(lengths) or total + max(lengths) > num_bytes
+
+
+@given(st.integers(2, 2000), st.integers(1, 2000), st.data())
+def test_spread_documents_are_from_everywhere(count, wanted, draw):
+    taken = spread_documents(np.full(count, 7), 7 * wanted)
+    assert len(taken) == min(count, wanted)
+    # Whatever part of the dataset a source is, its share of what is taken is that of its documents.
+    begin, end = sorted((draw.draw(st.integers(0, count)), draw.draw(st.integers(0, count))))
+    found = ((taken >= begin) & (taken < end)).sum()
+    assert abs(found - len(taken) * (end - begin) / count) < 4
+
+
+def test_a_dataset_of_two_sources_is_judged_on_both():
+    lengths = np.concatenate((np.full(900, 5), np.full(100, 50)))
+    taken = spread_documents(lengths, 1000)
+    assert (taken < 900).sum() == pytest.approx(9 * (taken >= 900).sum(), abs=10)
+
+
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0]])
 def test_nothing_to_judge_on(lengths):
+    with pytest.raises(CorpusError, match="no bytes to judge"):
+        spread_documents(np.array(lengths, dtype=np.int64), 10)
     with pytest.raises(CorpusError, match=r"^The validation documents have no bytes to judge a model on; choose others\.$"):
         first_documents(np.array(lengths, dtype=np.int64), 10)
 

@@ -1,6 +1,5 @@
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -22,6 +21,7 @@ from bltmodel.cli import main
 from bltmodel.config import PRESETS
 from bltmodel.model import BLT
 from tests.bltmodel.datasets import texts, write_dataset
+from tests.several import PROCESSES
 
 RECIPE = """
 [model]
@@ -49,10 +49,6 @@ validation_bytes = 300
 precision = "float32"
 """
 TIMES = ("seconds", "bytes_per_second", "memory_bytes")
-
-# One process imports everything, with what torch would import for its first optimiser; each run is a fork of it, which starts at once.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bltmodel.cli.train", "bltmodel.training", "torch._dynamo"])
 
 
 @pytest.fixture

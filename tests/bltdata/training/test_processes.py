@@ -1,0 +1,479 @@
+"""Several real processes train what one trains, and end together."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bltdata.entropy.pretraining import pretrain
+from bltdata.entropy.training import train_entropy_model
+from bltdata.errors import BuildError, ConfigError
+from bltdata.lock import exclusive
+from bltdata.nn.loss import PredictionSums
+from bltdata.training import processes
+from bltdata.training.config import TrainingConfig
+from bltdata.training.loop import Reporter
+from bltdata.training.packing import Cursor, Packer, shuffled_order, spread_documents
+from bltdata.training.processes import joined
+from bltdata.training.task import PackedTask
+from bltdata.training.world import World
+from tests.bltdata.small import Documents, architecture, line_corpus, random_documents, training, write_lines
+from tests.several import Group, Outcome, commands, group
+
+ROOT = Path(__file__).parents[3]
+MEASURED = ("bytes_per_second", "memory_bytes", "seconds")
+STEPS = 5
+CONFIG = training(steps=STEPS, evaluate_every=2, batch_rows=4, validation_bytes=150)
+TRAIN = Documents(random_documents(30, 40, seed=1, num_symbols=8))
+VALIDATION = Documents(random_documents(12, 40, seed=2, num_symbols=8))
+
+PEER_FAILED = Outcome(None, "PeerFailedError", "Process 1 of 2 failed; see what it says.")
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Group]:
+    with group(2) as both:
+        yield both
+
+
+def train(world: World, folder: Path, config: TrainingConfig, train: Documents = TRAIN, reporter: Reporter | None = None) -> dict[str, Any]:
+    return train_entropy_model(
+        architecture(), config, train, VALIDATION, folder, data={}, device=torch.device("cpu"), reporter=reporter, world=world
+    )
+
+
+class Trap(Documents):
+    """Documents of which one springs, in one process, when it is read for the first time."""
+
+    def __init__(self, document: int, rank: int, action: Callable[[], Any]) -> None:
+        super().__init__([TRAIN.document(index).tobytes() for index in range(len(TRAIN.lengths))])
+        self.index, self.rank, self.action = document, rank, action
+
+    def document(self, index: int) -> np.ndarray:
+        if index == self.index and int(os.environ["RANK"]) == self.rank:
+            self.rank = -1
+            self.action()
+        return super().document(index)
+
+
+def fail() -> None:
+    raise BuildError("The document has gone.")
+
+
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def be_told_to_end() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def document_of_step(step: int, rank: int, config: TrainingConfig = CONFIG) -> int:
+    """A document that process `rank` of two reads in a step for the first time, and in no earlier one."""
+    rows = Packer(TRAIN, shuffled_order(len(TRAIN.lengths), config.seed), config.row_tokens).endless_rows(Cursor())
+    seen: set[int] = set()
+    for number in itertools.count(1):
+        taken = [row for row, _ in itertools.islice(rows, config.batch_rows)]
+        own = taken[rank * 2 : rank * 2 + 2]
+        new = {piece.document for row in own for piece in row.pieces} - seen
+        if number == step:
+            return min(new)
+        seen |= {piece.document for row in own for piece in row.pieces}
+    raise AssertionError
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "training_state.pt", weights_only=True)
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """Equal to 1e-5, and exactly where nothing is computed."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in other.iterdir())
+    for ours, theirs in zip(metrics_of(folder), metrics_of(other), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5, rel=1e-5)
+    ours, theirs = state_of(folder), state_of(other)
+    for name in ("step", "cursor", "finished"):
+        assert ours["progress"][name] == theirs["progress"][name]
+    for name, tensor in theirs["model"].items():
+        torch.testing.assert_close(ours["model"][name], tensor, atol=1e-5, rtol=0, msg=name)
+    # Adam hides the scale of a gradient, its moments don't.
+    for index, moments in theirs["optimiser"]["state"].items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(ours["optimiser"]["state"][index][name], moments[name], atol=1e-6, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process. Nothing is clipped: that would hide a wrong scale."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(World(), folder, dataclasses.replace(CONFIG, clip_norm=1e6))
+    return folder
+
+
+@pytest.mark.parametrize("micro", [None, 1])
+def test_two_processes_train_what_one_does(pair, alone, tmp_path, micro):
+    first, second = pair.run(train, tmp_path / "run", dataclasses.replace(CONFIG, clip_norm=1e6, micro_batch_rows=micro))
+    assert first.error is None
+    # They agree to the last bit on all that they decide by.
+    assert {**first.value, **dict.fromkeys(MEASURED)} == {**second.value, **dict.fromkeys(MEASURED)}
+    assert_same_run(tmp_path / "run", alone)
+
+
+def train_watched(world: World, folder: Path) -> tuple[list[int], list[str]]:
+    """How many validation targets each evaluation of this process had, and the names of the files that it published."""
+    counts, names = [], []
+    evaluate, rename = PackedTask.evaluate, os.replace
+
+    def counted(task: PackedTask) -> PredictionSums:
+        sums = evaluate(task)
+        counts.append(sums.num_targets)
+        return sums
+
+    def replace(source: Path, target: Path) -> None:
+        names.append(Path(target).name)
+        rename(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedTask, "evaluate", counted)
+        patch.setattr(os, "replace", replace)
+        train(world, folder, CONFIG)
+    return counts, names
+
+
+def test_evaluation_is_shared_and_one_writes(pair, tmp_path):
+    first, second = (outcome.value for outcome in pair.run(train_watched, tmp_path / "run"))
+    num_targets = int((VALIDATION.lengths[spread_documents(VALIDATION.lengths, CONFIG.validation_bytes)] + 1).sum())
+    assert [sum(counts) for counts in zip(first[0], second[0], strict=True)] == [num_targets] * 3
+    assert min(first[0] + second[0]) > 0
+    assert set(first[1]) == {"config.json", "metrics.jsonl", "model.safetensors", "training_state.pt"}
+    assert second[1] == []
+
+
+def test_clipping_is_of_the_whole_gradient(pair, tmp_path):
+    config = dataclasses.replace(CONFIG, clip_norm=1e-3)
+    pair.run(train, tmp_path / "run", config)
+    train(World(), tmp_path / "alone", config)
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
+
+
+def stop_after(step: int) -> Reporter:
+    taken = 0
+
+    def stepped(count: int) -> None:
+        nonlocal taken
+        taken += count
+        if count and taken == step:
+            press_ctrl_c()
+
+    return Reporter(stepped=stepped)
+
+
+def train_until(world: World, folder: Path, config: TrainingConfig, step: int) -> dict[str, Any]:
+    return train(world, folder, config, reporter=stop_after(step))
+
+
+def test_a_run_goes_on_with_another_number_of_processes(pair, alone, tmp_path):
+    config = dataclasses.replace(CONFIG, clip_norm=1e6)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train_until(World(), folder, config, 1)
+    assert [outcome.error for outcome in pair.run(train_until, folder, config, 3)] == ["KeyboardInterrupt"] * 2
+    assert state_of(folder)["progress"]["step"] == 3
+    train(World(), folder, config)
+    assert_same_run(folder, alone)
+
+
+@pytest.mark.parametrize("action", [press_ctrl_c, be_told_to_end])
+def test_an_interrupt_in_one_process_stops_all_after_the_same_step(pair, tmp_path, action):
+    trap = Trap(document_of_step(3, rank=1), 1, action)
+    assert [outcome.error for outcome in pair.run(train, tmp_path / "run", CONFIG, trap)] == ["KeyboardInterrupt"] * 2
+    assert state_of(tmp_path / "run")["progress"]["step"] == 3
+    assert pair.run(train, tmp_path / "run", CONFIG)[0].error is None
+    train(World(), tmp_path / "alone", CONFIG)
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
+
+
+def test_a_failure_in_one_process_ends_all(pair, tmp_path):
+    trap = Trap(document_of_step(4, rank=1), 1, fail)
+    outcomes = pair.run(train, tmp_path / "run", CONFIG, trap)
+    assert outcomes == [PEER_FAILED, Outcome(None, "BuildError", "The document has gone.")]
+    # What stands is the last checkpoint.
+    assert state_of(tmp_path / "run")["progress"]["step"] == 2
+
+
+def train_on_a_full_disk(world: World, folder: Path) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bltdata.training.loop.save_state", full)
+        train(world, folder, CONFIG)
+
+
+def test_a_failure_of_the_one_that_writes_ends_all(pair, tmp_path):
+    first, second = pair.run(train_on_a_full_disk, tmp_path / "run")
+    assert (first.error, second.error) == ("OSError", "PeerFailedError")
+
+
+def test_a_loss_that_is_not_a_number_is_said_once(pair, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=60, learning_rate=1e30, warmup_steps=0)
+    first, second = pair.run(train, tmp_path / "run", config)
+    assert first.sentence.startswith("The loss stopped being a number at step ")
+    assert (first.error, second.error) == ("BuildError", "PeerFailedError")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_rows": 3}, "The training setting batch_rows is 3; it must be a multiple of the 2 processes."),
+        (
+            {"batch_rows": 6, "micro_batch_rows": 2},
+            "The training setting micro_batch_rows is 2; it must be a divisor of the 3 rows that each of 2 processes takes.",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_shared_out(pair, tmp_path, changes, sentence):
+    first, second = pair.run(train, tmp_path / "run", dataclasses.replace(CONFIG, **changes))
+    assert first == Outcome(None, "ConfigError", sentence)
+    assert second.error == "PeerFailedError"
+
+
+def train_with_losses(world: World, folder: Path, losses: list[float], config: TrainingConfig) -> tuple[int, float]:
+    remaining = iter(losses)
+
+    def evaluate(task: PackedTask) -> PredictionSums:
+        return PredictionSums(nats=next(remaining), num_targets=1, num_bytes=1, confidence_min=0.5, confidence_max=0.5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedTask, "evaluate", evaluate)
+        best = train(world, folder, config)
+    return best["step"], best["loss"]
+
+
+def test_patience_is_that_of_all(pair, tmp_path):
+    config = dataclasses.replace(CONFIG, steps=50, patience=2)
+    outcomes = pair.run(train_with_losses, tmp_path / "run", [3.0, 2.0, 2.0, 2.5, 1.0], config)
+    assert [outcome.value for outcome in outcomes] == [(4, 2.0)] * 2
+    assert [line["step"] for line in metrics_of(tmp_path / "run")] == [2, 4, 6, 8]
+
+
+def pretrain_on_lines(world: World, lines: Path, folder: Path) -> list[str]:
+    said: list[str] = []
+    corpora = [line_corpus(lines, "train"), line_corpus(lines, "train")]
+    pretrain(*corpora, architecture(), CONFIG, folder, device="cpu", reporter=Reporter(said=said.append), world=world)
+    return said
+
+
+def test_the_first_copies_the_documents_for_all(pair, tmp_path):
+    lines = write_lines(tmp_path / "lines.txt", random_documents(60, 30, seed=1, num_symbols=90))
+    first, second = pair.run(pretrain_on_lines, lines, tmp_path / "run")
+    assert (len(first.value), second.value) == (2, [])
+    pretrain_on_lines(World(), lines, tmp_path / "alone")
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
+
+
+def test_one_run_a_folder(pair, tmp_path):
+    lines = write_lines(tmp_path / "lines.txt", random_documents(60, 30, seed=1, num_symbols=90))
+    with exclusive(tmp_path / "run"):
+        first, second = pair.run(pretrain_on_lines, lines, tmp_path / "run")
+    assert "Another process is writing to" in first.sentence
+    assert second.error == "PeerFailedError"
+
+
+def agree(world: World) -> list[Any]:
+    flags = [world.any(world.rank == rank) for rank in (0, 1, 2)]
+    parameters = [torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1, 2))]
+    parameters[world.rank].grad = torch.full_like(parameters[world.rank], 3.0)
+    nats = world.sum_gradients(iter(parameters), torch.tensor(world.rank + 1.0))
+    return [flags, world.gather({"rank": world.rank}), [p.grad.tolist() for p in parameters], float(nats), str(world.device("auto"))]
+
+
+def test_what_they_tell_each_other(pair):
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    expected = [[True, True, False], [{"rank": 0}, {"rank": 1}], [[3.0, 3.0], [[3.0, 3.0]]], 3.0]
+    first, second = (outcome.value for outcome in pair.run(agree))
+    assert first == [*expected, device]
+    assert second[:4] == expected
+
+
+def work_together(world: World, problems: list[type[BaseException] | None]) -> str:
+    with world.together():
+        problem = problems[world.rank]
+        if problem is not None:
+            raise problem(f"It went wrong in {world.rank}.")
+    return "done"
+
+
+@pytest.mark.parametrize(
+    ("problems", "errors"),
+    [
+        ([None, None], [None, None]),
+        ([ValueError, None], ["ValueError", "PeerFailedError"]),
+        ([None, ValueError], ["PeerFailedError", "ValueError"]),
+        # Of two that failed one speaks.
+        ([ValueError, ValueError], ["ValueError", "PeerFailedError"]),
+        ([ValueError, KeyboardInterrupt], ["KeyboardInterrupt", "KeyboardInterrupt"]),
+    ],
+)
+def test_all_or_none(pair, problems, errors):
+    assert [outcome.error for outcome in pair.run(work_together, problems)] == errors
+    # They are still in step.
+    assert [outcome.value for outcome in pair.run(work_together, [None, None])] == ["done", "done"]
+
+
+def test_a_process_that_dies_is_missed_at_once(tmp_path):
+    trap = Trap(document_of_step(4, rank=1), 1, die)
+    with group(2) as both:
+        first, second = both.run(train, tmp_path / "run", CONFIG, trap)
+    assert second == Outcome(None)
+    assert first.error == "BuildError"
+    assert (
+        first.sentence
+        == "Process 0 lost another of the 2 that train together; run the same command again to go on from the last checkpoint."
+    )
+    assert state_of(tmp_path / "run")["progress"]["step"] == 2
+
+
+def test_without_torchrun_one_is_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    with joined() as world:
+        assert (world.rank, world.size, world.is_first) == (0, 1, True)
+        assert (world.any(True), world.any(False), world.gather("a")) == (True, False, ["a"])
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_half_of_what_torchrun_sets(monkeypatch):
+    for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE is 2 but LOCAL_RANK isn't set; start the processes with torchrun\.$"), joined():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "local_rank", "expected"),
+    [
+        ("cpu", 5, "cpu"),
+        ("auto", 1, "cuda:1"),
+        ("cuda", 0, "cuda:0"),
+        ("cuda:1", 0, "Several processes can't share the device 'cuda:1'; give --device cuda, which is a GPU for each, or cpu."),
+        ("auto", 2, "This is process 3 of this machine, which has 2 GPUs; start no more, or give --device cpu."),
+        ("mps", 0, "Several processes can't share the device 'mps'; give --device cuda, which is a GPU for each, or cpu."),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(monkeypatch, name, local_rank, expected):
+    monkeypatch.setattr(processes, "resolve_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if expected.endswith("."):
+        with pytest.raises(ConfigError) as caught:
+            processes._own_device(name, local_rank)
+        assert str(caught.value) == expected
+    else:
+        assert str(processes._own_device(name, local_rank)) == expected
+
+
+# ------------------------------------------------------------------------------------------------------------- the command
+
+SETTINGS = """
+[corpus]
+corpus = ["files:{lines}#document=line"]
+validation_corpus = ["files:{lines}#document=line"]
+
+[entropy_model]
+dim = 16
+num_layers = 1
+num_heads = 2
+ffn_dim = 24
+window = 8
+
+[training]
+steps = 6
+row_tokens = 24
+batch_rows = 4
+warmup_steps = 2
+evaluate_every = 3
+validation_bytes = 300
+precision = "float32"
+"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("settings")
+    lines = write_lines(folder / "lines.txt", random_documents(30, 40, seed=1, num_symbols=90))
+    path = folder / "small.toml"
+    path.write_text(SETTINGS.format(lines=lines))
+    return path
+
+
+def test_the_first_process_talks(settings, tmp_path):
+    with commands(
+        tmp_path / "said", "bltdata", "train-entropy-model", "--config", settings, "--out", tmp_path / "run", "--json"
+    ) as running:
+        first, second = running.wait()
+    assert second == (0, "", "")
+    assert first.exit_code == 0
+    assert json.loads(first.stdout)["step"] == 6
+    assert [line.split()[1] for line in first.stderr.splitlines() if line.startswith("step ")] == ["3", "6"]
+
+
+def test_a_mistake_is_one_sentence(settings, tmp_path):
+    with commands(
+        tmp_path / "said", "bltdata", "train-entropy-model", "--config", settings, "--out", tmp_path / "run", "--batch-rows", "3"
+    ) as running:
+        first, second = running.wait()
+    sentence = "Error: The training setting batch_rows is 3; it must be a multiple of the 2 processes.\n"
+    assert [first, second] == [(1, "", sentence), (1, "", "")]
+    # Nor was the corpus copied first.
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_is_one_sentence(settings, tmp_path):
+    run = ("train-entropy-model", "--config", settings, "--out", tmp_path / "run", "--steps", "100000")
+    with commands(tmp_path / "said", "bltdata", *run) as running:
+        metrics, patient_until = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+        while not (metrics.exists() and metrics.read_bytes()) and time.monotonic() < patient_until:
+            time.sleep(0.01)
+        os.kill(running.pids[1], signal.SIGTERM)
+        first, second = running.wait()
+    interrupted = "Interrupted; what was finished is kept: run the same command again to go on."
+    assert (first.exit_code, first.stderr.splitlines()[-1]) == (130, interrupted)
+    assert second == (130, "", "")
+    assert state_of(tmp_path / "run")["progress"]["step"] >= 3
+
+
+@pytest.mark.slow
+def test_torchrun(settings, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    arguments = ["bltdata", "train-entropy-model", "--config", str(settings), "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = subprocess.run([*torchrun, *arguments, str(tmp_path / "two")], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert two.returncode == 0, two.stderr
+    one = subprocess.run(
+        [sys.executable, "-m", *arguments, str(tmp_path / "one")], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert one.returncode == 0, one.stderr
+    assert_same_run(tmp_path / "two", tmp_path / "one")
