@@ -1,20 +1,17 @@
 """How well a BLT predicts a dataset: bits per byte by source, beside what general-purpose compressors need."""
 
-import bz2
 import itertools
-import lzma
 import math
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-import zstandard
 
+from bltdata.compressors import COMPRESSORS, CompressedSizes, bits_per_raw_byte
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.nn import autocast, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.loss import PredictionSums
@@ -27,21 +24,6 @@ from bltmodel.model import BLT, KIND
 from bltmodel.training import trained_on
 
 ROWS_AT_ONCE = 8
-
-
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
-COMPRESSORS: dict[str, Callable[[], _Compressor]] = {
-    "gzip": lambda: zlib.compressobj(9, wbits=31),
-    "bzip2": lambda: bz2.BZ2Compressor(9),
-    "xz": lambda: lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME),
-    "zstd": lambda: zstandard.ZstdCompressor(level=19).compressobj(),
-}
-"""At their strongest common level; each compresses the documents of a source end to end, as one file."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +48,7 @@ class SourceEvaluation:
             "documents": self.num_documents,
             "bytes": num_bytes,
             **metrics,
-            "compressors_bits_per_byte": {
-                name: 8 * size / num_bytes if num_bytes else None for name, size in self.compressed_bytes.items()
-            },
+            "compressors_bits_per_byte": bits_per_raw_byte(self.compressed_bytes, num_bytes),
         }
 
 
@@ -177,15 +157,10 @@ def documents_by_source(store: ShardStore, max_bytes: int | None) -> dict[str, n
 
 def compressed_sizes(store: ShardStore, documents: np.ndarray, names: Iterable[str]) -> dict[str, int]:
     """Bytes that compressors need for documents, end to end."""
-    running = {name: COMPRESSORS[name]() for name in names}
-    sizes = dict.fromkeys(running, 0)
+    sizes = CompressedSizes(names)
     for index in documents:
-        data = store.document(int(index)).tobytes()
-        for name, compressor in running.items():
-            sizes[name] += len(compressor.compress(data))
-    for name, compressor in running.items():
-        sizes[name] += len(compressor.flush())
-    return sizes
+        sizes.add(store.document(int(index)).tobytes())
+    return sizes.finish()
 
 
 def _predictions(model: BLT, packer: Packer[ShardStore], device: torch.device) -> Iterable[PredictionSums]:

@@ -45,17 +45,22 @@ def write_plots(source: SourceStatistics, folder: Path | str, *, threshold_nats:
     }
     paths = []
     for name, figure in figures.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
         paths.append(Path(folder) / name)
-        atomic.write_bytes(paths[-1], image.getvalue())
+        write_figure(figure, paths[-1])
     return paths
+
+
+def write_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG; its folder is made if it isn't there."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    atomic.write_bytes(path, image.getvalue())
 
 
 def entropy_figure(source: SourceStatistics, threshold_nats: float | None = None) -> "Figure":
     """Share of positions by entropy, with the threshold and the part of the positions above it."""
     summary = source.entropy.summary()
-    figure, axes = _axes("Entropy of the next byte", "entropy, nats", "positions, %")
+    figure, axes = blank_axes("Entropy of the next byte", "entropy, nats", "positions, %")
     if summary.total == 0:
         return _nothing_to_show(figure, axes)
     last = max(MAX_ENTROPY_NATS, summary.values[-1])
@@ -75,7 +80,7 @@ def entropy_figure(source: SourceStatistics, threshold_nats: float | None = None
 def boundaries_figure(source: SourceStatistics) -> "Figure":
     """Share of documents by the number of patch starts inside them."""
     summary = source.boundaries.summary()
-    figure, axes = _axes("Boundaries per document", "patch starts inside the document", "documents, %")
+    figure, axes = blank_axes("Boundaries per document", "patch starts inside the document", "documents, %")
     if summary.total == 0:
         return _nothing_to_show(figure, axes)
     edges = _count_edges(int(summary.values[0]), int(summary.values[-1]))
@@ -92,7 +97,7 @@ def boundaries_figure(source: SourceStatistics) -> "Figure":
 def patch_length_figure(source: SourceStatistics) -> "Figure":
     """Share of patches by length: a single tall bar is a fixed stride in disguise."""
     summary = source.patch_lengths.summary()
-    figure, axes = _axes("Patch length", "bytes in the patch", "patches, %")
+    figure, axes = blank_axes("Patch length", "bytes in the patch", "patches, %")
     if summary.total == 0:
         return _nothing_to_show(figure, axes)
     edges = np.arange(1, min(int(summary.values[-1]), LONGEST_BAR) + 2) - 0.5
@@ -106,7 +111,8 @@ def patch_length_figure(source: SourceStatistics) -> "Figure":
     return figure
 
 
-def _axes(title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+def blank_axes(title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
+    """A figure in the style of all of them, with nothing in it yet."""
     # No pyplot: its global list of figures would hold on to each one and pick a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
