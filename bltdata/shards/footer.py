@@ -7,6 +7,7 @@ manifest still tells what it is. Its own fingerprint guards it; the counts are a
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ import pyarrow.parquet as pq
 from bltdata import config
 from bltdata.errors import BltError, ConfigError, ShardError
 from bltdata.shards.schema import ENTROPY_NATS, FORMAT_VERSION, METADATA_KEY, PATCH_LENGTHS, SCHEMA
+
+_DEEPEST_NESTING = 64
+_TOO_DEEP = f"it is nested more than {_DEEPEST_NESTING} levels deep"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +56,15 @@ class Footer:
             ShardError: another format version, or a damaged text.
         """
         try:
-            mapping = json.loads(text)
+            mapping = decode_json(text)
             if not isinstance(mapping, dict):
                 raise ConfigError(f"The description in {path} is not a table")
             check_format_version(mapping, path)
             fingerprint = mapping.pop("fingerprint", None)
             footer = config.from_mapping(Footer, mapping, f"The description in {path}")
-        except (ConfigError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except ShardError:
+            raise
+        except ValueError as error:
             raise ShardError(f"{path} is damaged ({_one_line(error)}); delete it and run build-shards again.") from error
         if fingerprint != config.fingerprint(mapping):
             raise ShardError(f"{path} is damaged (its description does not match its fingerprint); delete it and run build-shards again.")
@@ -97,6 +103,32 @@ def count_values(metadata: pq.FileMetaData, row_group: int) -> tuple[int, int, i
     return group.num_rows, values[ENTROPY_NATS] - group.num_rows, values[PATCH_LENGTHS]
 
 
+def decode_json(text: bytes) -> Any:
+    """Read JSON that may be damaged.
+
+    Raises:
+        ValueError: it is no JSON, has numbers that JSON hasn't (NaN, infinities), or is nested deeper than anything that we write.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_DEEPEST_NESTING):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, (dict, list))]
+    if level:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it has the number {text}, which JSON has not")
+    return value
+
+
 def check_format_version(mapping: dict[str, Any], path: Path) -> None:
     """Raise a `ShardError` unless `mapping`, read from `path`, is of the format version that this tool reads."""
     version = mapping.get("format_version")
@@ -105,6 +137,15 @@ def check_format_version(mapping: dict[str, Any], path: Path) -> None:
             f"{path} has format version {version!r}, and this tool reads version {FORMAT_VERSION}: "
             f"use the tool that wrote it (version {mapping.get('tool_version', 'unknown')}) or run build-shards again."
         )
+
+
+def escaped(text: str) -> str:
+    r"""A text out of a damaged file, fit for a terminal.
+
+    >>> escaped("an \x1b and a line\nfeed")
+    'an \\x1b and a line\\nfeed'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @contextlib.contextmanager
@@ -130,4 +171,4 @@ def _check_counts(footer: Footer, metadata: pq.FileMetaData, path: Path) -> None
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return escaped((str(error) or type(error).__name__).splitlines()[0].rstrip("."))

@@ -1,7 +1,6 @@
 """`manifest.json`: what a dataset is, and the shards that belong to it. A folder without one is not finished."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,13 @@ from typing import Any
 
 from bltdata import __version__, atomic, config
 from bltdata.errors import ConfigError, ShardError
-from bltdata.shards.footer import check_format_version
+from bltdata.shards.footer import check_format_version, decode_json
 from bltdata.shards.precision import Precision
 from bltdata.shards.record import ShardRecord
 from bltdata.shards.schema import FORMAT_VERSION, MANIFEST_NAME
+
+_LARGEST_COUNT = 2**48
+"""Bytes or rows of a shard: more than any file has, and few enough for the sums over any number of shards."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,23 +114,48 @@ class Manifest:
         Raises:
             ShardError: there is none, it is of another format version, or it contradicts itself.
         """
+        manifest = Manifest.parse(folder)
+        manifest._check(Path(folder) / MANIFEST_NAME)
+        return manifest
+
+    @staticmethod
+    def parse(folder: Path | str) -> "Manifest":
+        """Read `manifest.json` in `folder` though it may contradict itself: for whoever wants to know all that is wrong.
+
+        Raises:
+            ShardError: there is none, it is of another format version, or a field is missing, unknown or of another type.
+        """
         path = Path(folder) / MANIFEST_NAME
         mapping = _read_json(path)
         check_format_version(mapping, path)
         try:
-            manifest = config.from_mapping(Manifest, mapping, "it")
+            return config.from_mapping(Manifest, mapping, "it")
         except ConfigError as error:
             raise ShardError(f"Restore {path} or run build-shards again: {error}") from error
-        manifest._check(path)
-        return manifest
+
+    @property
+    def misnamed(self) -> list[str]:
+        """Names of shards that aren't the one name of a file in this folder, or stand twice."""
+        counts = Counter(shard.file for shard in self.shards)
+        return [file for file, count in counts.items() if Path(file).name != file or count > 1 or file in ("", "..") or "\0" in file]
+
+    @property
+    def impossible(self) -> list[str]:
+        """Names of shards with a count that no file can have."""
+        counts = {shard.file: (shard.num_documents, shard.num_bytes, shard.num_patches, shard.size_bytes) for shard in self.shards}
+        return [file for file, numbers in counts.items() if not all(0 <= number <= _LARGEST_COUNT for number in numbers)]
+
+    @property
+    def expected_fingerprint(self) -> str:
+        """The fingerprint that a manifest with these settings and shards has."""
+        return _fingerprint(self.entropy_model, self.patch_rule, self.source_rules, self.entropy_precision, self.shards)
 
     def _check(self, path: Path) -> None:
-        files = [shard.file for shard in self.shards]
-        for file in files:
-            if Path(file).name != file or files.count(file) > 1:
-                raise ShardError(f"{path} lists the shard {file!r}, which is no name of its own in this folder; restore the file.")
-        expected = _fingerprint(self.entropy_model, self.patch_rule, self.source_rules, self.entropy_precision, self.shards)
-        if self.totals != Totals.of(self.shards) or self.fingerprint != expected:
+        for file in self.misnamed:
+            raise ShardError(f"{path} lists the shard {file!r}, which is no name of its own in this folder; restore the file.")
+        for file in self.impossible:
+            raise ShardError(f"{path} lists the shard {file!r} with a count that is negative or too large; restore the file.")
+        if self.totals != Totals.of(self.shards) or self.fingerprint != self.expected_fingerprint:
             raise ShardError(
                 f"{path} was changed after it was written (totals or fingerprint do not match); restore it or run build-shards again."
             )
@@ -157,7 +184,7 @@ def _fingerprint(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        mapping = json.loads(path.read_bytes())
+        mapping = decode_json(path.read_bytes())
     except FileNotFoundError as error:
         if not path.parent.is_dir():
             raise ShardError(f"There is no folder {path.parent}; give the folder that build-shards wrote.") from error

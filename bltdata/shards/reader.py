@@ -89,13 +89,17 @@ class ShardDataset:
             ShardError: there is none.
         """
         for shard in range(len(self.manifest.shards)):
-            for group in self._shard_row_groups(shard):
+            for group in self.shard_row_groups(shard):
                 names = self.read_row_group(shard, group.row_group, [schema.DOC_ID])[schema.DOC_ID]
                 index = pc.index(names, pa.scalar(doc_id, pa.string())).as_py()
                 if index >= 0:
-                    return next(_rows(self.read_row_group(shard, group.row_group).slice(index, 1)))
+                    return self.row(shard, group.row_group, index)
         first = next((f"; the first one is {row.doc_id!r}" for row in self), "; it has none at all")
         raise ShardError(f"{self.folder} has no document {doc_id!r}{first}.")
+
+    def row(self, shard: int, row_group: int, row: int) -> Row:
+        """The document in one row of a row group, which is read for it."""
+        return next(_rows(self.read_row_group(shard, row_group).slice(row, 1)))
 
     @property
     def paths(self) -> list[Path]:
@@ -109,7 +113,7 @@ class ShardDataset:
         Raises:
             ShardError: a shard is damaged or is not the one that the manifest lists.
         """
-        return [group for shard in range(len(self.manifest.shards)) for group in self._shard_row_groups(shard)]
+        return [group for shard in range(len(self.manifest.shards)) for group in self.shard_row_groups(shard)]
 
     def read_row_group(self, shard: int, row_group: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one row group, checking its pages' checksums.
@@ -143,7 +147,7 @@ class ShardDataset:
 
     def iter_shard(self, shard: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Every row group of one shard, its index in the manifest's list, as `read_row_group` gives it."""
-        for group in self._shard_row_groups(shard):
+        for group in self.shard_row_groups(shard):
             yield self.read_row_group(shard, group.row_group, columns)
 
     def scan(self) -> pl.LazyFrame:
@@ -181,7 +185,8 @@ class ShardDataset:
         self._footers[shard] = metadata
         return metadata
 
-    def _shard_row_groups(self, shard: int) -> list[RowGroup]:
+    def shard_row_groups(self, shard: int) -> list[RowGroup]:
+        """Every row group of one shard, its index in the manifest's list; reads its footer once."""
         metadata = self._footers.get(shard) or self._read_footer(shard)
         return [RowGroup(shard, index, *count_values(metadata, index)) for index in range(metadata.num_row_groups)]
 
@@ -202,9 +207,10 @@ def open_shards(folder: Path | str) -> ShardDataset:
     folder = Path(folder)
     dataset = ShardDataset(folder, Manifest.read(folder))
     for record, path in zip(dataset.manifest.shards, dataset.paths, strict=True):
-        if not path.is_file():
-            raise ShardError(f"The shard {path} is missing; put it back or run build-shards again.")
-        size = path.stat().st_size
+        with reading(path):
+            if not path.is_file():
+                raise FileNotFoundError(path)
+            size = path.stat().st_size
         if size != record.size_bytes:
             raise ShardError(f"The shard {path} has {size} bytes instead of {record.size_bytes}; delete it and run build-shards again.")
     return dataset
