@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bltdata.patching import Patches, PatchingConfig, PatchRule, calibrate, patch
     from bltdata.shards import ShardDataset, open_shards
     from bltdata.training.config import TrainingConfig
+    from bltdata.verification import verify_dataset
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "open_shards",
     "patch",
     "pretrain",
+    "verify_dataset",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -57,5 +59,6 @@ __getattr__, __dir__ = lazy_names(
         "open_shards": "bltdata.shards",
         "patch": "bltdata.patching",
         "pretrain": "bltdata.entropy",
+        "verify_dataset": "bltdata.verification",
     },
 )

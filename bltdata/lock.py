@@ -1,13 +1,22 @@
-"""One writer a folder: a lock that the system drops with the process that held it, however that ends."""
+"""Who may write to a folder: one process, or jobs that share the work; by locks that the system drops with the process that held them.
+
+The locks are `flock`s, so jobs on several machines need a file system that has them for all machines (NFS 4, Lustre mounted with
+`flock`, and most others do).
+"""
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from bltdata.errors import BuildError
 
 LOCK_FILE = ".lock"
+JOBS_FOLDER = ".jobs"
+
+_WAIT_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -19,9 +28,65 @@ def exclusive(folder: Path | str) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BuildError(f"Another process is writing to {folder}; wait until it ends, or choose another folder.") from error
+    with (folder / LOCK_FILE).open("a") as file:
+        if not _locked(file, fcntl.LOCK_EX):
+            raise _taken(folder)
         yield
+
+
+@contextlib.contextmanager
+def one_of(folder: Path | str, index: int, count: int) -> Iterator[None]:
+    """A block in which this process writes to `folder` as job `index` of `count`, each of which has files of its own.
+
+    Raises:
+        BuildError: another process writes to the folder alone, as this job, or as one of another number of jobs.
+    """
+    folder = Path(folder)
+    with contextlib.ExitStack() as held:
+        with turn(folder):
+            lock = held.enter_context((folder / LOCK_FILE).open("a"))
+            count_path = folder / JOBS_FOLDER / "count"
+            if _locked(lock, fcntl.LOCK_EX):
+                # Nobody is at it, and until the turn is over no other job can come.
+                count_path.write_text(str(count), encoding="utf-8")
+            if not _locked(lock, fcntl.LOCK_SH):
+                raise _taken(folder)
+            going = count_path.read_text(encoding="utf-8")
+            if going != str(count):
+                raise BuildError(f"{going} jobs are writing to {folder}, not {count}; give the same count, or wait until they end.")
+            own = held.enter_context((folder / JOBS_FOLDER / f"{index:05d}").open("a"))
+            if not _locked(own, fcntl.LOCK_EX):
+                raise BuildError(f"Another process is job {index} of {count} in {folder} already; wait until it ends.")
+        yield
+
+
+@contextlib.contextmanager
+def turn(folder: Path | str, name: str = "turn", waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A block that no two jobs of `folder` are in at once; the others wait.
+
+    Args:
+        folder: what the jobs write to; made where it doesn't exist.
+        name: of the block.
+        waiting: called once if another job is in it.
+    """
+    jobs = Path(folder) / JOBS_FOLDER
+    jobs.mkdir(parents=True, exist_ok=True)
+    with (jobs / name).open("a") as file:
+        if not _locked(file, fcntl.LOCK_EX):
+            waiting()
+            # Not by a call that blocks: Ctrl-C would not end it everywhere.
+            while not _locked(file, fcntl.LOCK_EX):
+                time.sleep(_WAIT_SECONDS)
+        yield
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _taken(folder: Path) -> BuildError:
+    return BuildError(f"Another process is writing to {folder}; wait until it ends, or choose another folder.")

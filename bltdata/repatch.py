@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bltdata.atomic import remove_leftovers
 from bltdata.config import fingerprint, to_mapping
+from bltdata.engines import open_engine
 from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
 from bltdata.errors import BuildError, ConfigError, ShardError
 from bltdata.lock import exclusive
@@ -96,26 +96,26 @@ def repatch_shards(
         BuildError: the folder is that of the shards, holds something else, or another process is at it.
         BltError: a shard is damaged, or the calibration can't reach its target.
     """
-    if workers < 1:
-        raise ConfigError(f"The number of workers is {workers}; it must be at least 1.")
+    engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     dataset = open_shards(shards)
     if folder.resolve() == shards.resolve():
         raise BuildError(f"{folder} is the folder of the shards themselves; choose another one for the new shards.")
     with exclusive(folder):
-        remove_leftovers(folder)
         rules, plan_fingerprint = _agreed_rules(dataset, config, folder, reporter)
         num_bytes = [record.num_bytes for record in dataset.manifest.shards]
-        return finish_shards(
+        manifest = finish_shards(
             folder,
             RepatchJob(dataset, rules, folder, plan_fingerprint),
             {record.file: index for index, record in enumerate(dataset.manifest.shards)},
             plan_fingerprint,
-            workers=workers,
+            engine=engine,
             reporter=reporter,
             num_bytes=lambda missing: sum(num_bytes[index] for index in missing),
             publish=lambda records: _publish(dataset.manifest, rules, records, folder),
         )
+    assert manifest is not None, "who makes all shards publishes them"
+    return manifest
 
 
 def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: Path, reporter: BuildReporter) -> tuple[SourceRules, str]:
@@ -128,7 +128,8 @@ def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: Path, re
         made_by = _plan_of(dataset)
         if made_by is None:
             return {"identity": {"dataset": dataset.manifest.fingerprint}, **rules.to_mapping()}
-        return {"identity": _with_rules(made_by["identity"], rules), **rules.to_mapping(), "fragments": made_by.get("fragments")}
+        kept = {name: made_by.get(name) for name in ("files", "fragments")}
+        return {"identity": _with_rules(made_by["identity"], rules), **rules.to_mapping(), **kept}
 
     def read(plan: Mapping[str, Any]) -> tuple[SourceRules, str]:
         return SourceRules.from_mapping(plan, "The plan"), _plan_fingerprint(plan)
@@ -140,11 +141,12 @@ def _calibrated(dataset: ShardDataset, config: RepatchConfig, reporter: BuildRep
     if config.target_patch_length is None:
         return SourceRules(default=config.rule, by_source=config.source_rules)
     found = calibrate_shards(dataset, config.rule, config.target_patch_length, by_source=config.by_source).found
-    reporter.said(_calibration_sentence(found))
+    reporter.said(calibration_sentence(found))
     return found.rules
 
 
-def _calibration_sentence(found: CalibrationReport) -> str:
+def calibration_sentence(found: CalibrationReport) -> str:
+    """What a calibration found, for the user."""
     overall = found.overall
     start = f"Calibrated on {overall.num_documents:,} documents ({overall.num_bytes:,} bytes)"
     if not found.by_source:

@@ -1,9 +1,8 @@
 """`bltdata build-shards`."""
 
 import contextlib
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,6 +19,7 @@ from bltdata.patching.settings import RuleSettings
     example="""
     bltdata build-shards --entropy-model runs/entropy-model --target-patch-length 4.5 --split train --out runs/train
     bltdata build-shards --entropy-model runs/entropy-model --rule-from runs/train --split validation --out runs/validation
+    bltdata build-shards --entropy-model runs/entropy-model --threshold 1.5 --shard-index 3 --shard-count 100 --out runs/big
     """
 )
 @options_from(CorpusConfig)
@@ -36,10 +36,30 @@ from bltdata.patching.settings import RuleSettings
 )
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Type of the model's matrix products.  [default: float32]")
 @click.option("--reset-scoring-at-newline", "reset_at_newline", is_flag=True, help="Score each line as if nothing stood before it.")
-@click.option("--fragment-bytes", type=int, default=None, help="Raw bytes a shard should have, about.  [default: 33554432]")
+@click.option("--fragment-bytes", type=int, default=None, help="Raw bytes a shard should have at most.  [default: 33554432]")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=None, help="Processes; the shards don't depend on it.  [default: one a core]"
+    "--device",
+    "device_name",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default=None,
+    help="What the entropy model runs on; auto is the GPU where there is one.  [default: auto]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Where workers run: processes of this machine, or the Ray cluster at RAY_ADDRESS, whose machines must all see --out, the corpus "
+    "and the model; the shards don't depend on it.  [default: local]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=None,
+    help="How many work at once; the shards don't depend on it.  [default: one a core, or one a GPU]",
+)
+@click.option("--shard-index", type=int, help="Make the share of this job of an array, from 0; the last to finish writes manifest.json.")
+@click.option("--shard-count", type=int, help="How many jobs the array has; each makes every so-many-th shard.")
+@click.option("--plan-only", is_flag=True, help="Write plan.json and no shard: what is to be done, and the calibrated threshold.")
 @out_option("Folder that gets the shards and, last, manifest.json.")
 @config_option
 @json_option
@@ -49,7 +69,12 @@ def build_shards(
     split: str,
     model_folder: Path,
     rule_from: Path | None,
+    device_name: str | None,
+    engine: Literal["local", "ray"],
     workers: int | None,
+    shard_index: int | None,
+    shard_count: int | None,
+    plan_only: bool,
     out: Path,
     config_file: Path | None,
     as_json: bool,
@@ -58,15 +83,21 @@ def build_shards(
     """Score a corpus, cut it into patches, and write both as Parquet shards.
 
     Each document is scored by the entropy model, and a patch starts where its next byte is hard to predict. Run the same command
-    again to go on after a stop: finished shards are kept.
+    again to go on after a stop: finished shards are kept. The jobs of an array share a folder and need not talk to each other.
     """
     sections = read_sections(config_file, ["corpus", "rule", "build"])
     corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
 
-    from bltdata.build import BuildConfig, BuildReporter
-    from bltdata.build import build_shards as build
+    from bltdata.build import BuildConfig, BuildReporter, Share, build_share, plan_shards
+    from bltdata.nn import resolve_device
     from bltdata.shards import Manifest
+
+    if (shard_index is None) != (shard_count is None):
+        raise ConfigError("--shard-index and --shard-count belong together; give both, or neither.")
+    if plan_only and shard_index is not None:
+        raise ConfigError("--plan-only makes no shards, so there is nothing to share; leave --shard-index and --shard-count out.")
+    share = Share() if shard_index is None or shard_count is None else Share(shard_index, shard_count)
 
     rule = to_mapping(rule_settings)
     if rule_from is not None:
@@ -79,9 +110,20 @@ def build_shards(
                 f"then run bltdata repatch with --rule-from {rule_from}."
             )
         rule = found.patch_rule
-    config = settings(ctx, BuildConfig, sections["build"], defaults={"rule": rule}, where=section_name(config_file, "build"))
+    table = {"device": "auto"} | sections["build"] | ({"device": device_name} if device_name else {})
+    if table["device"] == "auto":
+        table["device"] = resolve_device().type
+    config = settings(ctx, BuildConfig, table, defaults={"rule": rule}, where=section_name(config_file, "build"))
     corpus = corpora.open(None if split == "all" else split)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if plan_only:
+        plan = plan_shards(corpus, model_folder, config, out, reporter=BuildReporter(said=say))
+        if as_json:
+            print_json(
+                {"folder": str(out), "num_shards": len(plan.fragments), "plan": plan.fingerprint, "patch_rule": to_mapping(plan.rule)}
+            )
+        else:
+            say(f"{len(plan.fragments)} shards are planned in {out}.")
+        return
 
     with contextlib.ExitStack() as bars:
         # There is a bar once it is known how long it must be.
@@ -91,7 +133,11 @@ def build_shards(
             planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Scoring", "bytes"))),
             built=lambda record: advance[0](record.num_bytes, record.file),
         )
-        manifest = build(corpus, model_folder, config, out, workers=workers or cores, reporter=reporter)
+        manifest = build_share(corpus, model_folder, config, out, share, workers=workers, engine=engine, reporter=reporter)
+    if manifest is None:
+        if as_json:
+            print_json({"folder": str(out), "fingerprint": None, "shard_index": share.index, "shard_count": share.count})
+        return
     totals = manifest.totals
     if as_json:
         print_json(

@@ -121,11 +121,12 @@ class Corpus:
     def fragments(self, target_bytes: int = DEFAULT_FRAGMENT_BYTES) -> list[Fragment]:
         """Plan the reading: each document is in exactly one fragment, in the order of iteration.
 
-        Small files are put together, in order, up to `target_bytes`; big ones are cut at a line, paragraph or row group where that
-        can be done without reading them from their start, and otherwise stay alone. The same files give the same plan.
+        Small files are put together, in order, up to `target_bytes`; big ones are cut: plain files after the line or paragraph that
+        reaches it, Parquet files at a row group, or inside of a big one at a row. The same files give the same plan. What can't be
+        cut without reading it from its start, a compressed file or a file of a Hugging Face dataset, stays whole, as does a document.
 
         Args:
-            target_bytes: about how many raw bytes a fragment should have, at least 1.
+            target_bytes: how many raw bytes a fragment has at most, but for the rest of its last document; at least 1.
 
         Raises:
             ConfigError: `target_bytes` is too small.
@@ -195,6 +196,11 @@ class Corpus:
     def fingerprint(self) -> str:
         """Names the corpus: the specs as they were written, split, limits, and the files' names and sizes, but not their times."""
         return fingerprint(self.describe())
+
+    @property
+    def files_fingerprint(self) -> str:
+        """Names the files as they are on the disk, their times of change among it: while it is the same, so is every plan."""
+        return fingerprint({label: source.state() for label, source in self._sources.items()})
 
     @property
     def _splits_by_content(self) -> bool:

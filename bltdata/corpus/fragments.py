@@ -6,7 +6,7 @@ A fragment becomes one shard, so the plan must not depend on anything but the so
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
-from bltdata.config import fingerprint, to_mapping
+from bltdata.config import ADDED_LATER, fingerprint, to_mapping
 
 DEFAULT_FRAGMENT_BYTES = 32 << 20
 
@@ -22,7 +22,7 @@ class Piece:
     stop: int | None = None
     """Where to end, in the same unit, exclusive; None for the end."""
     first_number: int = 1
-    """The number of the line or row at `start`, counted from 1 in the whole file."""
+    """The number of the first line or row, counted from 1 in the whole file."""
     max_documents: int | None = None
     """Take the first so many documents only."""
     size_bytes: int | None = None
@@ -31,6 +31,8 @@ class Piece:
     """The size of the file on disk when the plan was made."""
     modified_ns: int | None = None
     """The file's time of change when the plan was made, in nanoseconds since 1970."""
+    skip_rows: int = dataclasses.field(default=0, metadata=ADDED_LATER)
+    """Pass over the first so many rows of a row group: a part of one that is too large for a fragment."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,8 @@ class Fragment:
 
     @property
     def fingerprint(self) -> str:
-        """Names what the fragment reads: another file, size or time of change gives another one; its place in the plan doesn't."""
-        return fingerprint([self.source, [to_mapping(piece) for piece in self.items]])
+        """Names what the fragment reads: another file, size or range gives another one; its place in the plan, and times, don't."""
+        return fingerprint([self.source, [to_mapping(dataclasses.replace(piece, modified_ns=None)) for piece in self.items]])
 
 
 def group(pieces: Iterable[Piece], target_bytes: int) -> Iterator[tuple[Piece, ...]]:

@@ -90,6 +90,10 @@ class HubSource:
         local = [[entry.name, entry.size_bytes] for entry in self._entries]
         return {"num_shards": self._open()[0].num_shards, "files_fingerprint": fingerprint(local or list(self._file_names))}
 
+    def state(self) -> Any:
+        """The files' names, sizes and times of change, or their addresses, which name the commit."""
+        return [[entry.name, entry.size_bytes, entry.modified_ns] for entry in self._entries] or list(self._file_names)
+
     @staticmethod
     def _with_file_state(piece: Piece, entries: tuple[FileEntry, ...]) -> Piece:
         if not entries:

@@ -36,6 +36,9 @@ class Source(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the documents depend on, as JSON can hold it: the same for the same files, wherever and whenever they were copied."""
 
+    def state(self) -> Any:
+        """What the plan depends on, as JSON can hold it: other than what `describe` says, a file's time of change. Reads no file."""
+
 
 class DiskSource:
     """Base of the sources that read files: they are found once, and checked against the plan when they are read."""
@@ -70,17 +73,20 @@ class DiskSource:
         """Where a piece's file is, if it is still the one that was planned.
 
         Raises:
-            CorpusError: its size is another; the plan would read it from the wrong places.
+            CorpusError: its size or its time of change is another; the plan would read it from the wrong places.
         """
         path = self.files.path(piece.name)
         try:
-            size_bytes = os.stat(path).st_size
+            status = os.stat(path)
         except OSError as error:
             raise CorpusError(f"{printable(path)} can't be read: {error.strerror}; it was there when the corpus was opened.") from error
-        if size_bytes != piece.file_bytes:
+        if status.st_size != piece.file_bytes:
             raise CorpusError(
-                f"{printable(path)} has {size_bytes} bytes, but had {piece.file_bytes} when the corpus was opened; open the corpus again."
+                f"{printable(path)} has {status.st_size} bytes, but had {piece.file_bytes} when the corpus was opened; "
+                "open the corpus again."
             )
+        if status.st_mtime_ns != piece.modified_ns:
+            raise CorpusError(f"{printable(path)} was written to after the corpus was opened; open the corpus again.")
         return path
 
     def describe(self) -> dict[str, Any]:
@@ -91,3 +97,7 @@ class DiskSource:
             "size_bytes": sum(entry.size_bytes for entry in entries),
             "files_fingerprint": fingerprint([[entry.name, entry.size_bytes] for entry in entries]),
         }
+
+    def state(self) -> Any:
+        """The files' names, sizes and times of change."""
+        return [[entry.name, entry.size_bytes, entry.modified_ns] for entry in self.files.entries]

@@ -1,22 +1,25 @@
 """Making a folder of shards so that a run which was stopped, however that happened, goes on where it was.
 
 The plan of a folder is written before its first shard and says what all of them will be; every shard says which plan it belongs to. A
-shard that belongs to the plan, was listed, and is still what was listed is finished. The manifest comes last.
+shard that belongs to the plan, was listed, and is still what was listed is finished. The manifest comes last: who finds all shards
+listed writes it, so jobs that share the work need not know of each other.
 """
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bltdata.atomic import write_json
+from bltdata.atomic import remove_leftovers, write_json
 from bltdata.config import fingerprint
-from bltdata.engines.local import run_local
+from bltdata.engines import Engine
+from bltdata.engines.share import WHOLE, Share
 from bltdata.errors import BuildError, ShardError
-from bltdata.shards import Manifest, ShardRecord, read_metadata, read_record
+from bltdata.shards import Manifest, ShardRecord, read_metadata
 from bltdata.shards.ledger import Ledger, listed_shards
+from bltdata.shards.record import file_checksum
 from bltdata.shards.schema import MANIFEST_NAME
 
 PLAN_FILE = "plan.json"
@@ -55,7 +58,7 @@ def agreed_plan(
         key: where the plan has what identifies it.
         wanted: what identifies the plan that is wanted.
         differences: for each key of `wanted`, what an error calls a folder that was begun with another value, e.g. `other settings`.
-        decide: the rest of a new plan, such as a threshold that takes time to find.
+        decide: the rest of a new plan, such as a threshold that takes time to find; it may say more under `key`, too.
         read: makes of a plan what the caller needs.
 
     Raises:
@@ -68,10 +71,10 @@ def agreed_plan(
             result = read(plan)
             found = dict(plan.get(key, {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BuildError(f"{path} is damaged; choose another folder, or delete this one to build again.") from error
+            raise damaged_plan(folder) from error
         for name, difference in differences.items():
             if fingerprint(found.get(name)) != fingerprint(wanted[name]):
-                raise BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")
+                raise another_plan(folder, difference)
         return result
     if (folder / MANIFEST_NAME).exists() or any(folder.glob("part-*.parquet")):
         raise BuildError(f"{folder} holds shards but no {PLAN_FILE}, so nobody can tell what made them; choose another folder.")
@@ -80,55 +83,94 @@ def agreed_plan(
     return read(plan)
 
 
+def another_plan(folder: Path, difference: str) -> BuildError:
+    """The error of a folder that was begun with something else."""
+    return BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")
+
+
+def damaged_plan(folder: Path) -> BuildError:
+    """The error of a plan that makes no sense."""
+    return BuildError(f"{folder / PLAN_FILE} is damaged; choose another folder, or delete this one to build again.")
+
+
 def finish_shards(
     folder: Path,
     job: Callable[[Item], ShardRecord],
     items: Mapping[str, Item],
     plan: str,
     *,
-    workers: int,
+    engine: Engine,
     reporter: BuildReporter,
     num_bytes: Callable[[list[Item]], float | None],
     publish: Callable[[list[ShardRecord]], Manifest],
-) -> Manifest:
-    """Make the shards that are missing, and publish the dataset; only the folder's one writer may call this.
+    share: Share = WHOLE,
+) -> Manifest | None:
+    """Make the shards of a share that are missing, and publish the dataset if no other is; for the share's one writer.
 
     Args:
         folder: gets the shards.
         job: makes the shard of an item; pickles.
-        items: file name of each shard -> its item.
+        items: file name of each shard -> its item; those of all shares.
         plan: the fingerprint that a shard of this plan has as `plan` in its metadata.
-        workers: processes.
+        engine: what runs `job`.
         reporter: who is told how it goes.
         num_bytes: about how many raw bytes items have.
         publish: writes the manifest of the records, which come in the order of `items`.
+        share: which shards to make.
+
+    Returns:
+        The manifest, or None where shards of other shares are missing.
     """
-    finished = dict(_finished(folder, items, plan))
-    missing = {name: item for name, item in items.items() if name not in finished}
-    if finished:
-        reporter.said(f"{folder} has {len(finished)} of {len(items)} shards already; {len(missing)} to go.")
-    ledger = Ledger.begin(folder, finished.values())
+    ledger = Ledger(folder)
+    own = share.of(list(items))
+    whole = share.count == 1
+    remove_leftovers(folder, None if whole else own)
+    remove_leftovers(ledger.folder, None if whole else [ledger.path(name).name for name in own])
+    finished = dict(_finished(folder, own, plan))
+    missing = {name: items[name] for name in own if name not in finished}
+    if finished or not whole:
+        which = "" if whole else f" of job {share.index} of {share.count}"
+        reporter.said(f"{folder} has {len(finished)} of {len(own)} shards{which} already; {len(missing)} to go.")
     if missing:
-        # Not finished any more, should a manifest say so.
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        with share.turn(folder):
+            ledger.reopen(missing)
     reporter.planned(num_bytes(list(missing.values())))
     # Closed before the lock is given up: then no worker writes any more.
-    with contextlib.closing(run_local(job, list(missing.values()), workers)) as records:
+    with contextlib.closing(engine(job, list(missing.values()))) as records:
         for record in records:
             finished[record.file] = record
             ledger.add(record)
             reporter.built(record)
-    manifest = publish([finished[name] for name in items])
-    ledger.close()
+    with share.turn(folder):
+        there = finished | _of_others(folder, [name for name in items if name not in finished])
+        if len(there) < len(items):
+            reporter.said(f"{len(there)} of all {len(items)} shards are made; whichever job makes the last one writes {MANIFEST_NAME}.")
+            return None
+        manifest = publish([there[name] for name in items])
+        ledger.close()
     return manifest
 
 
-def _finished(folder: Path, names: Mapping[str, object], plan: str) -> Iterator[tuple[str, ShardRecord]]:
+def _finished(folder: Path, names: Collection[str], plan: str) -> Iterator[tuple[str, ShardRecord]]:
     """The shards of this plan that are listed and still what was listed. Anything else under their names is made again."""
-    listed = listed_shards(folder)
+    listed = listed_shards(folder, names)
     for name in names:
         record = listed.get(name)
-        # The record has the checksum of every bit, so one that flipped on the disk gets into no manifest.
-        with contextlib.suppress(ShardError):
-            if record is not None and read_metadata(folder / name).get("plan") == plan and read_record(folder / name) == record:
+        # The record has the checksum of every bit, so one that flipped on the disk gets into no manifest; and it is compared first,
+        # because Parquet's reader can crash on what is damaged.
+        with contextlib.suppress(ShardError, FileNotFoundError):
+            if record is not None and file_checksum(folder / name) == record.checksum and read_metadata(folder / name).get("plan") == plan:
                 yield name, record
+
+
+def _of_others(folder: Path, names: Collection[str]) -> dict[str, ShardRecord]:
+    """The shards that other jobs list. Their every bit is for those jobs to check; that they are there is checked here, too."""
+    listed = listed_shards(folder, names)
+    return {name: record for name, record in listed.items() if _size(folder / name) == record.size_bytes}
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

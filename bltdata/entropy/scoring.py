@@ -37,6 +37,11 @@ NEWLINE_ID = ord("\n") + BYTE_OFFSET
 """The token that plays the part of BOS where the context is reset at newlines."""
 
 
+def chunk_tokens(device_type: str) -> int:
+    """Tokens that go through the model at once on a device of this type: `cpu`, `cuda` ..."""
+    return CHUNK_TOKENS if device_type == "cpu" else GPU_CHUNK_TOKENS
+
+
 class Score(NamedTuple):
     """What the entropy model says of a document of `n` bytes.
 
@@ -116,7 +121,7 @@ class _Stream:
         self._window = config.window
         empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
         self._past = [KeysValues(empty, empty)] * config.num_layers
-        self._size = CHUNK_TOKENS if self._device.type == "cpu" else GPU_CHUNK_TOKENS
+        self._size = chunk_tokens(self._device.type)
         self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
         self._targets = np.zeros(self._size, dtype=np.int64)
         self._visible_from = np.zeros(self._size, dtype=np.int64)

@@ -1,68 +1,77 @@
 """The finished shards of a build that isn't finished: what the manifest will list, until it does.
 
-A shard counts as finished when it is listed here or in the manifest and is still, to the last bit, what was listed. One that
-was published and not listed, because the build was killed in between, is built again.
+Each has a record of its own, written after the shard was published, so that several jobs can write to one folder without a file
+that two of them write. A shard counts as finished when it is listed here or in the manifest and is still, to the last bit, what was
+listed. One that was published and not listed, because the build was killed in between, is built again.
 """
 
+import contextlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Self
 
 from bltdata import atomic, config
 from bltdata.errors import ConfigError, ShardError
 from bltdata.shards.manifest import Manifest
 from bltdata.shards.record import ShardRecord
+from bltdata.shards.schema import MANIFEST_NAME
 
-LEDGER_NAME = "built.jsonl"
+LEDGER_FOLDER = "built"
 
 
 class Ledger:
-    """The ledger of a build; only the folder's one writer may use it."""
+    """The records of the shards of a build.
+
+    Jobs that share a folder may all add records; `reopen` and `close` are for one at a time.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Use `Ledger.begin`."""
-        self._path = folder / LEDGER_NAME
-
-    @classmethod
-    def begin(cls, folder: Path, records: Iterable[ShardRecord]) -> Self:
-        """Write a ledger that lists `records` and nothing else."""
-        ledger = cls(folder)
-        atomic.write_bytes(ledger._path, b"".join(map(_line, records)))
-        return ledger
+        """The ledger of the dataset `folder`, which may have none yet."""
+        self._dataset = folder
+        self.folder = folder / LEDGER_FOLDER
 
     def add(self, record: ShardRecord) -> None:
         """List a shard that was just published, and wait until that is on the disk."""
-        with self._path.open("ab") as file:
-            file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
+        atomic.write_bytes(self.path(record.file), json.dumps(config.to_mapping(record)).encode() + b"\n")
+
+    def path(self, file: str) -> Path:
+        """Where the record of the shard of this name is."""
+        return self.folder / f"{Path(file).stem}.json"
+
+    def reopen(self, missing: Collection[str]) -> None:
+        """List what the manifest lists, but for the shards that must be made, and take the manifest away: the dataset isn't finished."""
+        with contextlib.suppress(ShardError):
+            for record in Manifest.read(self._dataset).shards:
+                if record.file not in missing and not self.path(record.file).exists():
+                    self.add(record)
+        for file in missing:
+            self.path(file).unlink(missing_ok=True)
+        (self._dataset / MANIFEST_NAME).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete the ledger: the manifest is written."""
-        self._path.unlink()
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
 
 
-def listed_shards(folder: Path) -> dict[str, ShardRecord]:
-    """File name -> record of the shards that the manifest of `folder`, or else the ledger, lists."""
+def listed_shards(folder: Path, files: Iterable[str]) -> dict[str, ShardRecord]:
+    """File name -> record of those of `files` that the manifest of `folder`, or else the ledger, lists."""
     try:
-        records: Iterable[ShardRecord] = Manifest.read(folder).shards
+        records: Iterable[ShardRecord | None] = Manifest.read(folder).shards
     except ShardError:
-        records = _read(folder / LEDGER_NAME)
-    return {record.file: record for record in records}
+        ledger = Ledger(folder)
+        records = (_read(ledger.path(file)) for file in files)
+    wanted = set(files)
+    return {record.file: record for record in records if record is not None and record.file in wanted}
 
 
-def _line(record: ShardRecord) -> bytes:
-    return json.dumps(config.to_mapping(record)).encode() + b"\n"
-
-
-def _read(path: Path) -> list[ShardRecord]:
-    records = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            records.append(config.from_mapping(ShardRecord, json.loads(line), str(path)))
-        except (ValueError, TypeError, AttributeError, ConfigError):
-            # The process was killed while it wrote this line: what it would have listed is built again.
-            break
-    return records
+def _read(path: Path) -> ShardRecord | None:
+    try:
+        return config.from_mapping(ShardRecord, json.loads(path.read_bytes()), str(path))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError, ConfigError):
+        # Damaged: what it would have listed is built again.
+        return None

@@ -1,7 +1,13 @@
+import contextlib
 import dataclasses
+import errno
+import gzip
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from bltdata import build
-from bltdata.build import BuildConfig, BuildReporter, build_shards, calibrate_rule
+from bltdata import build, plan
+from bltdata.build import BuildConfig, BuildReporter, Share, build_shards, build_share, plan_shards
 from bltdata.config import to_mapping
 from bltdata.corpus import Corpus, open_corpus
 from bltdata.errors import BltError, BuildError, ConfigError, CorpusError, PatchingError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
+from bltdata.plan import calibrate_rule
 from bltdata.shards import Manifest, ShardRecord, open_shards, read_metadata
 from tests.bltdata.small import line_corpus, opinionated_model, random_documents, write_lines
 
@@ -113,7 +120,7 @@ def test_what_the_manifest_and_the_shards_say_of_their_making(run, lines, model_
         "context": {
             "policy": "each document alone, in one stream, keys and values of the last window carried",
             "window": 8,
-            "chunk_tokens": 4096,
+            "chunk_tokens": 1024,
             "precision": "float32",
         },
     }
@@ -269,7 +276,7 @@ def test_a_resumed_build_keeps_its_calibration(run, tmp_path, monkeypatch):
     run(config=CALIBRATED)
     before = contents(tmp_path / "shards")
     (tmp_path / "shards" / "part-00001.parquet").unlink()
-    monkeypatch.setattr(build, "calibrate_rule", lambda *_: pytest.fail("it has been calibrated"))
+    monkeypatch.setattr(plan, "calibrate_rule", lambda *_: pytest.fail("it has been calibrated"))
     run(config=CALIBRATED)
     assert contents(tmp_path / "shards") == before
 
@@ -425,19 +432,18 @@ def test_a_shard_that_is_damaged_before_the_build_is_finished(run, undisturbed, 
     assert contents(tmp_path / "shards") == undisturbed
 
 
-@pytest.mark.parametrize("damage", [b"{half", b"\xff\n", b"[1]\n", b"3\n", b"{}\n"])
-def test_a_list_of_shards_that_ends_in_the_middle(run, undisturbed, tmp_path, damage):
+@pytest.mark.parametrize("damage", [b"", b"{half", b"\xff\n", b"[1]\n", b"{}\n"])
+def test_a_record_of_a_shard_that_is_damaged(run, undisturbed, tmp_path, damage):
     folder = tmp_path / "shards"
     with pytest.raises(Stopped):
-        run(reporter=stop_after(3))
-    ledger = folder / "built.jsonl"
-    lines = ledger.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 3
-    ledger.write_bytes(b"".join(lines[:2]) + damage)
+        run(reporter=stop_after(4))
+    records = sorted((folder / "built").iterdir())
+    assert len(records) == 4
+    records[1].write_bytes(damage)
     built: list[ShardRecord] = []
     run(reporter=BuildReporter(built=built.append))
-    # Two were listed.
-    assert len(built) == len(open_shards(folder).paths) - 2
+    # Three were listed.
+    assert len(built) == len(open_shards(folder).paths) - 3
     assert contents(folder) == undisturbed
 
 
@@ -572,3 +578,252 @@ def test_a_model_that_gives_nonsense(run, tmp_path):
     with pytest.raises(BltError, match="check the entropy model's output"):
         run(model=tmp_path / "nan")
     assert not list((tmp_path / "shards").glob("*.parquet"))
+
+
+def test_a_source_that_cannot_be_read_to_its_end(run, lines, tmp_path):
+    good, bad = tmp_path / "pages" / "a.jsonl.gz", tmp_path / "pages" / "b.jsonl.gz"
+    good.parent.mkdir()
+    text = "".join(json.dumps({"text": f"{number} {line}"}) + "\n" for number, line in enumerate(lines.read_text("latin-1").split("\n")))
+    whole = gzip.compress(text.encode(), mtime=0)
+    good.write_bytes(whole)
+    bad.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CorpusError, match=r"b\.jsonl\.gz can't be read: .*; it may be damaged or cut off\.$") as caught:
+        run(open_corpus(str(good.parent)))
+    sentence_of(caught)
+    folder = tmp_path / "shards"
+    # What was made before stands, and is listed.
+    assert [path.name for path in folder.glob("*.parquet")] == ["part-00000.parquet"]
+    assert [path.name for path in (folder / "built").iterdir()] == ["part-00000.json"]
+    assert not (folder / "manifest.json").exists()
+
+
+def test_a_full_disk(run, undisturbed, tmp_path, monkeypatch):
+    fsync, calls = os.fsync, itertools.count()
+
+    def full(descriptor: int) -> None:
+        if next(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    # Wherever the plan, a shard, a record or the manifest is flushed; each run goes on where the one before failed.
+    for fails_at in range(40):  # noqa: B007
+        calls = itertools.count()
+        with contextlib.suppress(OSError):
+            run()
+            break
+        assert not list((tmp_path / "shards").rglob("*.tmp"))
+    else:
+        pytest.fail("it never came to an end")
+    assert fails_at > 5
+    assert contents(tmp_path / "shards") == undisturbed
+
+
+# ------------------------------------------------------------------------------------------------------- plan and sharing
+
+
+def test_the_plan_names_what_every_shard_reads(run, finished, lines):
+    plan = json.loads((finished / "plan.json").read_text())
+    fragments = line_corpus(lines).fragments(CONFIG.fragment_bytes)
+    assert [(fragment["index"], fragment["size_bytes"], fragment["fingerprint"]) for fragment in plan["fragments"]] == [
+        (fragment.index, fragment.size_bytes, fragment.fingerprint) for fragment in fragments
+    ]
+    assert sum(fragment["size_bytes"] for fragment in plan["fragments"]) == lines.stat().st_size
+    longest = max(len(line) for line in lines.read_bytes().splitlines(keepends=True))
+    assert all(fragment["size_bytes"] < CONFIG.fragment_bytes + longest for fragment in plan["fragments"])
+
+
+def test_a_plan_is_not_made_twice(run, undisturbed, lines, model_folder, tmp_path, monkeypatch):
+    planned = plan_shards(line_corpus(lines), model_folder, CONFIG, tmp_path / "shards")
+    assert {path.name for path in (tmp_path / "shards").iterdir()} == {".lock", "plan.json"}
+    # To cut a large file at its lines takes reading all of it.
+    monkeypatch.setattr(Corpus, "fragments", lambda *_: pytest.fail("it is planned"))
+    assert plan_shards(line_corpus(lines), model_folder, CONFIG, tmp_path / "shards") == planned
+    run()
+    assert contents(tmp_path / "shards") == undisturbed
+
+
+@pytest.mark.parametrize("change", ["size_bytes", "fingerprint", "nothing"])
+def test_what_the_plan_says_beside_is_for_readers(run, finished, undisturbed, change):
+    path = finished / "plan.json"
+    mapping = json.loads(path.read_text())
+    mapping["fragments"][1][change] = "changed"
+    path.write_text(json.dumps(mapping))
+    if change == "nothing":
+        with pytest.raises(BuildError, match=r"plan\.json is damaged; choose another folder"):
+            run()
+    else:
+        run()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plan: plan["fragments"].pop(),
+        lambda plan: plan["fragments"][1]["items"][0].update(start=7),
+        lambda plan: plan.pop("fragments"),
+        lambda plan: plan["fragments"].reverse(),
+    ],
+)
+def test_a_plan_with_other_fragments(run, finished, damage):
+    mapping = json.loads((finished / "plan.json").read_text())
+    damage(mapping)
+    (finished / "plan.json").write_text(json.dumps(mapping))
+    with pytest.raises(BuildError, match=r"plan\.json is damaged; choose another folder, or delete this one to build again\.$"):
+        run()
+
+
+def test_a_copied_corpus_gives_the_same_shards(run, lines, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    copy = tmp_path / "corpus" / "lines.txt"
+    manifests = []
+    for name, modified in (("one", 1), ("two", 2)):
+        copy.write_bytes(lines.read_bytes())
+        os.utime(copy, (modified, modified))
+        manifests.append(run(line_corpus(copy), folder=name))
+    assert manifests[0] == manifests[1]
+
+
+def shared(folder: Path) -> dict[str, bytes]:
+    """What is in a folder that jobs shared, but for their locks."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".jobs"}
+
+
+@pytest.fixture
+def job(model_folder: Path, lines: Path, tmp_path: Path) -> Callable[..., Manifest | None]:
+    """Makes a share of `tmp_path/shards`."""
+
+    def job(index: int, count: int, config: BuildConfig = CONFIG, **options: Any) -> Manifest | None:
+        return build_share(line_corpus(lines), model_folder, config, tmp_path / "shards", Share(index, count), **options)
+
+    return job
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_jobs_one_after_the_other(job, undisturbed, tmp_path, order):
+    said: list[str] = []
+    reporter = BuildReporter(said=said.append)
+    assert [job(index, 3, reporter=reporter) is None for index in order] == [True, True, False]
+    assert shared(tmp_path / "shards") == undisturbed
+    num_own = len(range(order[0], 5, 3))
+    assert said[0] == f"{tmp_path / 'shards'} has 0 of {num_own} shards of job {order[0]} of 3 already; {num_own} to go."
+    assert said[1] == f"{num_own} of all 5 shards are made; whichever job makes the last one writes manifest.json."
+    # Once more, any of them, changes nothing.
+    assert job(1, 3) == Manifest.read(tmp_path / "shards")
+    assert shared(tmp_path / "shards") == undisturbed
+
+
+def test_more_jobs_than_shards(job, undisturbed, tmp_path):
+    assert job(7, 9) is None
+    for index in range(9):
+        job(index, 9)
+    assert shared(tmp_path / "shards") == undisturbed
+
+
+def test_jobs_at_once_calibrate_once(job, run, tmp_path, monkeypatch):
+    run(config=CALIBRATED, folder="alone")
+    calls = []
+    original = plan.calibrate_rule
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr(plan, "calibrate_rule", counted)
+    with ThreadPoolExecutor(4) as jobs:
+        ends = list(jobs.map(lambda index: job(index, 4, config=CALIBRATED), range(4)))
+    # Whoever came last published; two that came last at once published the same.
+    assert any(end is not None for end in ends)
+    assert len(calls) == 1
+    assert shared(tmp_path / "shards") == contents(tmp_path / "alone")
+
+
+def test_a_build_finishes_what_jobs_left(job, run, undisturbed, tmp_path):
+    job(1, 3)
+    with pytest.raises(Stopped):
+        job(0, 3, reporter=stop_after(1))
+    said: list[str] = []
+    run(reporter=BuildReporter(said=said.append))
+    assert said == [f"{tmp_path / 'shards'} has 3 of 5 shards already; 2 to go."]
+    assert shared(tmp_path / "shards") == undisturbed
+
+
+def test_another_number_of_jobs_goes_on(job, undisturbed, tmp_path):
+    job(0, 2)
+    built: list[ShardRecord] = []
+    for index in range(3):
+        job(index, 3, reporter=BuildReporter(built=built.append))
+    assert [record.file for record in built] == ["part-00003.parquet", "part-00001.parquet"]
+    assert shared(tmp_path / "shards") == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["a bit of a page", "missing"])
+def test_a_job_repairs_its_own_shards(job, run, undisturbed, tmp_path, damage):
+    run()
+    folder = tmp_path / "shards"
+    DAMAGES[damage](folder / "part-00002.parquet")
+    # It isn't this job's, and every bit is for its own job to check.
+    job(0, 3)
+    built: list[ShardRecord] = []
+    with pytest.raises(Stopped):
+        job(2, 3, reporter=stop_after(1))
+    assert not (folder / "manifest.json").exists()
+    assert job(2, 3, reporter=BuildReporter(built=built.append)) is not None
+    assert built == []
+    assert shared(folder) == undisturbed
+
+
+def test_a_shard_of_another_job_that_is_gone(job, undisturbed, tmp_path):
+    job(0, 2)
+    (tmp_path / "shards" / "part-00002.parquet").unlink()
+    assert job(1, 2) is None
+    assert job(0, 2) is not None
+    assert shared(tmp_path / "shards") == undisturbed
+
+
+def test_who_may_build_beside_a_job(job, run, tmp_path):
+    with Share(0, 3).writing(tmp_path / "shards"):
+        for other in (lambda: run(), lambda: job(0, 3), lambda: job(1, 4)):
+            with pytest.raises(BuildError, match=r"; .*wait until (it|they) ends?"):
+                other()
+        assert job(1, 3) is None
+    with exclusive(tmp_path / "shards"), pytest.raises(BuildError, match="Another process is writing to"):
+        job(0, 3)
+
+
+def test_a_job_with_other_settings(job):
+    job(0, 2)
+    with pytest.raises(BuildError, match="was begun with other settings; choose another folder"):
+        job(1, 2, config=dataclasses.replace(CONFIG, rule=PatchRule(threshold=1.0)))
+
+
+def test_jobs_of_an_empty_corpus(model_folder, lines, tmp_path):
+    empty = line_corpus(lines, min_bytes=1000)
+    assert build_share(empty, model_folder, CONFIG, tmp_path / "shards", Share(0, 2)) is None
+    with pytest.raises(CorpusError, match=r"has no documents; all there is was left out: 60 \(too short\)\.$"):
+        build_share(empty, model_folder, CONFIG, tmp_path / "shards", Share(1, 2))
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [".jobs", ".lock"]
+
+
+def test_a_folder_that_a_worker_cannot_see(run, tmp_path):
+    def hide(num_bytes: float | None) -> None:
+        (tmp_path / "shards").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(
+        BuildError, match=r"^A worker can't see .*plan\.json; --out must be a folder that every machine of the run shares\.$"
+    ):
+        run(reporter=BuildReporter(planned=hide))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(run):
+    with pytest.raises(ConfigError, match="The device 'cuda' can't be used here"):
+        run(config=dataclasses.replace(CONFIG, device="cuda"))
+
+
+def test_the_device_is_a_setting_of_the_shards(model_folder):
+    model = build.EntropyModel.load(model_folder)
+    on_gpu = dataclasses.replace(CONFIG, device="cuda")
+    assert build.describe_model(model, on_gpu)["context"]["device"] == "cuda"
+    assert "device" not in build.describe_model(model, CONFIG)["context"]
+    assert "device" not in to_mapping(CONFIG)

@@ -189,6 +189,10 @@ def test_killed_at_random_moments(settings, tmp_path):
         (["--threshold", "1", "--fragment-bytes", "0"], "fragment_bytes is 0; it must be at least 1"),
         (["--threshold", "1", "--min-bytes", "5000"], r"has no documents.*; all there is was left out: .*\(too short\)"),
         (["--threshold", "1", "--config", "nowhere.toml"], r"nowhere\.toml"),
+        (["--threshold", "1", "--shard-index", "1"], "--shard-index and --shard-count belong together; give both, or neither"),
+        (["--threshold", "1", "--shard-count", "1"], "--shard-index and --shard-count belong together; give both, or neither"),
+        (["--threshold", "1", "--shard-index", "2", "--shard-count", "2"], "--shard-index is 2; with --shard-count 2 it must lie"),
+        (["--threshold", "1", "--plan-only", "--shard-index", "0", "--shard-count", "2"], "--plan-only makes no shards"),
     ],
 )
 def test_mistakes(settings, tmp_path, arguments, expected):
@@ -246,6 +250,40 @@ def test_a_folder_that_is_no_entropy_model(settings, tmp_path, model):
     assert "model.safetensors can't be read" in sentence(run(*settings, "--threshold", "1", "--entropy-model", tmp_path / "other"))
 
 
+def test_jobs_of_an_array(settings, tmp_path):
+    options = [*settings, "--target-patch-length", "3", "--fragment-bytes", "1000", "--split", "all"]
+    run(*options, "--out", tmp_path / "undisturbed")
+    planned = run(*options, "--plan-only", "--json")
+    assert planned.exit_code == 0, planned.output
+    printed = json.loads(planned.stdout)
+    assert (printed["folder"], printed["num_shards"]) == (str(tmp_path / "shards"), 7)
+    assert PatchRule(**printed["patch_rule"]) == rule_of(tmp_path / "undisturbed")
+    assert not list((tmp_path / "shards").glob("*.parquet"))
+    said = run(*options, "--plan-only")
+    assert (said.stdout, said.stderr) == ("", f"7 shards are planned in {tmp_path / 'shards'}.\n")
+    first = run(*options, "--shard-index", "1", "--shard-count", "2", "--json")
+    assert json.loads(first.stdout) == {"folder": str(tmp_path / "shards"), "fingerprint": None, "shard_index": 1, "shard_count": 2}
+    assert first.stderr.splitlines() == [
+        f"{tmp_path / 'shards'} has 0 of 3 shards of job 1 of 2 already; 3 to go.",
+        "3 of all 7 shards are made; whichever job makes the last one writes manifest.json.",
+    ]
+    last = run(*options, "--shard-index", "0", "--shard-count", "2", "--json")
+    assert json.loads(last.stdout)["fingerprint"] == Manifest.read(tmp_path / "undisturbed").fingerprint
+    undisturbed, shards = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != ".jobs"} for name in ("undisturbed", "shards")
+    )
+    assert shards == undisturbed
+
+
+def test_a_device_in_the_file(settings, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text('[build]\ndevice = "cpu"\n')
+    assert run(*settings, "--threshold", "4.4", "--config", path).exit_code == 0
+    assert "device" not in Manifest.read(tmp_path / "shards").entropy_model["context"]
+    path.write_text('[build]\ndevice = "tpu"\n')
+    assert "'tpu'; it must be one of 'cpu', 'cuda'" in sentence(run(*settings, "--threshold", "4.4", "--config", path))
+
+
 def test_two_at_once(settings, tmp_path):
     with exclusive(tmp_path / "shards"):
         assert "Another process is writing to" in sentence(run(*settings, "--threshold", "1"))
@@ -259,5 +297,6 @@ def test_usage():
 def test_help_names_every_setting():
     shown = run("-h").output
     for option in ("--corpus", "--split", "--entropy-model", "--scheme", "--threshold", "--stride", "--rule-from", "--target-patch-length",
-                   "--entropy-precision", "--workers", "--config"):  # fmt: skip
+                   "--entropy-precision", "--workers", "--engine", "--device", "--shard-index", "--shard-count", "--plan-only",
+                   "--config"):  # fmt: skip
         assert option in shown

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 from collections import Counter
 
 import pyarrow as pa
@@ -132,6 +133,10 @@ def test_a_file_that_changed_since_the_plan(files):
     (fragment,) = corpus.fragments()
     files({"a.txt": b"zero\none\ntwo\n"})
     with pytest.raises(CorpusError, match=r"a\.txt has 13 bytes, but had 8 when the corpus was opened; open the corpus again"):
+        list(corpus.read(fragment))
+    files({"a.txt": b"three\n22"})
+    os.utime(folder / "a.txt", ns=(0, 0))
+    with pytest.raises(CorpusError, match=r"a\.txt was written to after the corpus was opened; open the corpus again"):
         list(corpus.read(fragment))
     (folder / "a.txt").unlink()
     with pytest.raises(CorpusError, match=r"a\.txt can't be read: No such file or directory; it was there when the corpus was opened"):

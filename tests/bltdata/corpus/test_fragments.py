@@ -53,7 +53,7 @@ def test_json_round_trip():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", "c"), ("start", 4), ("stop", None), ("max_documents", 8), ("file_bytes", 21), ("modified_ns", 10**18 + 2)],
+    [("name", "c"), ("start", 4), ("stop", None), ("max_documents", 8), ("file_bytes", 21), ("skip_rows", 1)],
 )
 def test_the_fingerprint_notices_a_change(field, value):
     changed = dataclasses.replace(FRAGMENT, items=(dataclasses.replace(PIECE, **{field: value}), FRAGMENT.items[1]))
@@ -62,6 +62,9 @@ def test_the_fingerprint_notices_a_change(field, value):
 
 def test_the_fingerprint_is_of_what_is_read():
     assert dataclasses.replace(FRAGMENT, index=5).fingerprint == FRAGMENT.fingerprint
+    # A copy of the file is the same.
+    copied = dataclasses.replace(FRAGMENT, items=(dataclasses.replace(PIECE, modified_ns=10**18 + 2), FRAGMENT.items[1]))
+    assert copied.fingerprint == FRAGMENT.fingerprint
     assert dataclasses.replace(FRAGMENT, source="other").fingerprint != FRAGMENT.fingerprint
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import pickle
 
 import datasets
@@ -140,7 +141,12 @@ def test_a_changed_file_is_noticed(folder, options):
     assert plan() == before
     pq.write_table(pa.table(rows(9, 50)), folder / "data" / "train-00000-of-00003.parquet")
     assert plan() != before
-    assert open_corpus(f"hf:{folder}{options}").fingerprint != corpus.fingerprint
+    changed = open_corpus(f"hf:{folder}{options}")
+    assert changed.fingerprint != corpus.fingerprint
+    os.utime(folder / "data" / "train-00000-of-00003.parquet", ns=(0, 0))
+    touched = open_corpus(f"hf:{folder}{options}")
+    assert touched.fingerprint == changed.fingerprint
+    assert len({corpus.files_fingerprint, changed.files_fingerprint, touched.files_fingerprint}) == 3
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,34 @@ def test_columns(path, read):
 
 def test_row_groups_are_fragments(path, read):
     corpus = open_corpus(str(path))
-    fragments = corpus.fragments(1)
+    fragments = corpus.fragments(100)
     pieces = [piece for fragment in fragments for piece in fragment.items]
     assert [(piece.start, piece.stop, piece.first_number) for piece in pieces] == [(0, 1, 1), (1, 2, 3), (2, 3, 5)]
     assert len(corpus.fragments()) == 1
     # In any order, and each by itself.
     parts = [[(document.doc_id, document.data) for document in corpus.read(fragment)] for fragment in reversed(fragments)]
     assert [document for part in reversed(parts) for document in part] == read(str(path))
+
+
+def test_a_large_row_group_is_divided(tmp_path, read):
+    texts = [f"{number:03d}" + "x" * 997 for number in range(600)]
+    path = tmp_path / "big.parquet"
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, row_group_size=590)
+    corpus = open_corpus(f"{path}#source=s")
+    fragments = corpus.fragments(100_000)
+    # 590 rows of 1,004 bytes in six, and then ten.
+    pieces = [piece for fragment in fragments for piece in fragment.items]
+    assert [(piece.start, piece.skip_rows, piece.max_documents, piece.first_number) for piece in pieces] == [
+        (0, 0, 98, 1), (0, 98, 98, 99), (0, 196, 99, 197), (0, 295, 98, 296), (0, 393, 98, 394), (0, 491, 99, 492), (1, 0, None, 591)
+    ]  # fmt: skip
+    assert all(fragment.size_bytes <= 100_000 for fragment in fragments)
+    parts = [[(document.doc_id, document.data) for document in corpus.read(fragment)] for fragment in reversed(fragments)]
+    whole = [document for part in reversed(parts) for document in part]
+    assert whole == [(f"s/big.parquet:{number}", text.encode()) for number, text in enumerate(texts, start=1)]
+    limited = open_corpus(f"{path}#source=s&limit=150")
+    assert [document.doc_id for part in limited.fragments(100_000) for document in limited.read(part)] == [
+        doc_id for doc_id, _ in whole[:150]
+    ]
 
 
 def test_row_groups_are_weighed_by_the_column_that_is_read(tmp_path):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bltdata.engines import run_local
-from bltdata.errors import BuildError, CorpusError
+from bltdata.engines import open_engine, run_local
+from bltdata.engines.local import num_cores
+from bltdata.errors import BuildError, ConfigError, CorpusError
 
 ROOT = Path(__file__).parents[3]
 WORK_SECONDS = 60
@@ -33,6 +34,21 @@ def fail_at_three(item: tuple[int, str]) -> int:
     if number == 3:
         raise CorpusError("The third is missing; look for it.")
     return number
+
+
+def fail_early_and_go_on(item: tuple[int, str]) -> int:
+    number, folder = item
+    if number == 0:
+        wait_until(lambda: (Path(folder) / "1").exists())
+        raise CorpusError("The first is missing.")
+    (Path(folder) / str(number)).touch()
+    time.sleep(0.3)
+    return number
+
+
+def visible_gpus(number: int) -> str | None:
+    time.sleep(0.1)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def die_at_three(number: int) -> int:
@@ -92,6 +108,29 @@ def test_a_failure_is_that_of_the_function(tmp_path, workers):
     assert len(list(tmp_path.iterdir())) < 20
 
 
+def test_what_is_running_when_another_fails_is_given(tmp_path):
+    results = run_local(fail_early_and_go_on, [(number, str(tmp_path)) for number in range(50)], workers=2)
+    given = []
+    with pytest.raises(CorpusError, match=r"^The first is missing\.$"):
+        given.extend(results)
+    assert sorted(given) == sorted(int(path.name) for path in tmp_path.iterdir())
+    assert 1 <= len(given) < 10
+
+
+@pytest.mark.parametrize(("listed", "seen"), [(None, {"0", "1"}), ("3,5", {"3", "5"})])
+def test_every_worker_sees_one_gpu(monkeypatch, listed, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    monkeypatch.setattr("bltdata.engines.local._count_gpus", lambda: 2)
+    # As many workers as there are GPUs.
+    assert set(run_local(visible_gpus, range(12), None, gpu=True)) == seen
+
+
+def test_as_many_workers_as_cores():
+    assert len(set(run_local(process_of, range(20), None))) == max(1, min(num_cores(), 20))
+
+
 def test_a_worker_that_is_killed():
     with pytest.raises(BuildError, match=r"^A worker process was killed, perhaps for want of memory: what was finished is kept"):
         list(run_local(die_at_three, range(10), workers=2))
@@ -131,3 +170,12 @@ def test_workers_die_with_their_parent(tmp_path):
         parent.kill()
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert wait_until(lambda: not any(map(is_alive, pids)))
+
+
+def test_engines_by_name(monkeypatch):
+    assert list(open_engine("local", 1)(square, [3, 1])) == [9, 1]
+    with pytest.raises(ConfigError, match=r"^The number of workers is 0; it must be at least 1\.$"):
+        open_engine("local", 0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"^Ray is not installed; run pip install 'blt-toolkit\[ray\]', or choose --engine local\.$"):
+        open_engine("ray", 1)
