@@ -57,8 +57,8 @@ def options_from(
     """Add an option for each field of a dataclass, for `settings` to read back.
 
     `learning_rate: float` becomes `--learning-rate FLOAT`, a bool `--name / --no-name`, a Literal a choice, a tuple one
-    value with commas, and a field that may be None also takes `none`. A field that holds a dataclass or a dict gets no
-    option: call this again with its class and a prefix.
+    value with commas, several options, or both, and a field that may be None also takes `none`. A field that holds a
+    dataclass or a dict gets no option: call this again with its class and a prefix.
 
     Args:
         cls: the dataclass; the docstring under each field is its help.
@@ -80,7 +80,8 @@ def options_from(
         if show_defaults and field.default is not dataclasses.MISSING:
             help = f"{help}  [default: {_shown(field.default)}]"
         parameter = f"{prefix}{SEPARATOR}{name}" if prefix else name
-        options.append(click.option(declaration, parameter, type=kind, default=None, help=help.strip()))
+        more: dict[str, Any] = {"multiple": True, "callback": _joined} if _is_listed(kind) else {}
+        options.append(click.option(declaration, parameter, type=kind, default=None, help=help.strip(), **more))
 
     def decorate(function: Function) -> Function:
         for option in reversed(options):
@@ -202,6 +203,18 @@ class _Listed(click.ParamType):
         if isinstance(value, tuple):
             return value
         return tuple(self.inner.convert(item.strip(), param, ctx) for item in value.split(",") if item.strip())
+
+
+def _is_listed(kind: click.ParamType) -> bool:
+    return isinstance(kind.inner if isinstance(kind, _OrNone) else kind, _Listed)
+
+
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any, ...] | None, ...]) -> tuple[Any, ...] | None:
+    """The values of a list option that may have been given several times."""
+    lists = [value for value in values if value is not None]
+    if len(lists) < len(values) and len(values) > 1:
+        raise click.BadParameter("none stands alone or not at all.", ctx, param)
+    return tuple(itertools.chain.from_iterable(lists)) if lists else None
 
 
 def _parameter_type(hint: Any) -> click.ParamType | None:

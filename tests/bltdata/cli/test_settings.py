@@ -30,6 +30,8 @@ class Settings:
     """How the rate falls."""
     sizes: tuple[int, ...] = (3, 4)
     """N-gram sizes."""
+    names: tuple[str, ...] | None = None
+    """What it is called."""
     folder: Path | None = None
     """Where to."""
     inner: Inner = field(default_factory=Inner)
@@ -153,3 +155,13 @@ def test_docs_of_inherited_fields():
         silent: int = 0
 
     assert field_docs(Child) == {"momentum": "How much of the last step is kept.", "decay": "Weight decay."}
+
+
+def test_a_list_takes_commas_and_several_options():
+    assert build("--sizes", "5,6", "--sizes", "7").sizes == (5, 6, 7)
+    assert build("--names", "a", "--names", "b, c").names == ("a", "b", "c")
+    assert build("--names", "none").names is None
+    assert build().sizes == (3, 4)
+    result = build("--names", "a", "--names", "none")
+    assert result.exit_code == 2
+    assert "none stands alone" in result.output
