@@ -27,7 +27,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     # Not the process's number alone: writers on two machines can have the same.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
+        temporary.touch()
+        # Some writers (safetensors) put a file that only its owner may read in this one's place.
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)

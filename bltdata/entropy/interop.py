@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 from torch import Tensor
 
-from bltdata.atomic import atomic_folder, write_json
+from bltdata.atomic import atomic_folder, atomic_path, write_json
 from bltdata.config import from_mapping
 from bltdata.entropy.config import EntropyModelConfig
 from bltdata.entropy.patcher_files import CONFIG_FILE, PATCHER_KIND, WEIGHTS_FILE, PatcherFiles
@@ -105,7 +105,8 @@ def export_patcher(model: "EntropyModel", folder: Path | str) -> None:
     description = {"architectures": ["BltPatcher"], "model_type": PATCHER_KIND, "dtype": "float32", **patcher_config(model.config)}
     with atomic_folder(folder) as temporary:
         # Transformers before 5 opens no file that doesn't say which framework's tensors it holds.
-        safetensors.torch.save_file(weights, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        with atomic_path(temporary / WEIGHTS_FILE) as path:
+            safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
         write_json(temporary / CONFIG_FILE, description)
 
 

@@ -165,3 +165,12 @@ def test_writers_with_one_number_on_two_machines(tmp_path):
         here.write_bytes(b"same")
         there.write_bytes(b"same")
     assert names(tmp_path) == ["file.bin"]
+
+
+def test_whoever_may_read_a_new_file_may_read_this(tmp_path):
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "written") as temporary:
+        # As safetensors does.
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
