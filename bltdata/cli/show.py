@@ -3,14 +3,14 @@
 import os
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, print_json
-from bltdata.cli.progress import say
+from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes, read_file, read_text
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import from_mapping, to_mapping
 from bltdata.errors import ConfigError, ShardError
@@ -79,8 +79,8 @@ def show(
     if shards is not None:
         shown = _from_shards(shards, document, wanted, limit)
     else:
-        whole = _read(file, limit) if file is not None else _Bytes((text or "").encode(errors="surrogateescape"), 0)
-        shown = _scored(whole, str(file or "--text"), model_folder, wanted, limit)
+        begin = read_file(file, limit) if file is not None else read_text(text or "", limit)
+        shown = _scored(begin, str(file or "--text"), model_folder, wanted)
     if html_file is not None:
         _write_page(shown, html_file)
     if as_json:
@@ -110,14 +110,6 @@ class _Wanted:
         if self.target_patch_length is not None:
             rule = calibrate([(data, entropy_nats)], rule, self.target_patch_length).rule
         return patch(data, entropy_nats, rule, document=name)
-
-
-@dataclass(frozen=True)
-class _Bytes:
-    """The beginning of a document, and how much comes after it."""
-
-    data: bytes
-    num_left_out: int
 
 
 @dataclass(frozen=True)
@@ -175,66 +167,17 @@ def _from_shards(folder: Path, document: str | None, wanted: _Wanted, limit: int
         manifest = dataset.manifest
         rule = from_mapping(PatchRule, manifest.source_rules.get(row.source, manifest.patch_rule), f"The patch rule of {folder}")
         patches = Patches(data=row.data, entropy_nats=row.entropy_nats, rule=rule, lengths=row.patch_lengths)
-    begin = _beginning(row.data, limit)
-    return _Shown(_head(patches, begin.data), row.doc_id, begin.num_left_out)
+    begin = first_bytes(row.data, limit)
+    return _Shown(patches.head(len(begin.data)), row.doc_id, begin.num_left_out)
 
 
-def _head(patches: "Patches", data: bytes) -> "Patches":
-    """The patches of the first bytes of a document; the byte after them takes the place of its end."""
-    import numpy as np
-
-    num_bytes = len(data)
-    starts = patches.starts
-    lengths = np.diff(starts[starts <= num_bytes], append=num_bytes + 1).astype(np.uint32)
-    entropy_nats = None if patches.entropy_nats is None else patches.entropy_nats[: num_bytes + 1]
-    return replace(patches, data=data, entropy_nats=entropy_nats, lengths=lengths)
-
-
-def _scored(whole: _Bytes, name: str, model_folder: Path | None, wanted: _Wanted, limit: int | None) -> _Shown:
+def _scored(begin: Beginning, name: str, model_folder: Path | None, wanted: _Wanted) -> _Shown:
     if wanted.rule is None:
         raise ConfigError("There is no rule to cut the document: give --threshold, --target-patch-length, --rule-from or --scheme.")
     if model_folder is None and wanted.rule.needs_entropies:
         raise ConfigError(f"The rule {wanted.rule.scheme!r} needs entropies: give --entropy-model, the folder of a trained entropy model.")
-    begin = _beginning(whole.data, limit)
-    entropy_nats = _entropies(begin.data, model_folder, wanted.manifest) if model_folder is not None else None
-    return _Shown(wanted.patches(begin.data, entropy_nats, name), name, begin.num_left_out + whole.num_left_out)
-
-
-def _entropies(data: bytes, model_folder: Path, manifest: "Manifest | None") -> "np.ndarray":
-    """As a build would store them: the patches shown are then those that it would make."""
-    from bltdata.entropy import EntropyModel
-    from bltdata.nn import prepare_allocator
-    from bltdata.shards import round_entropies
-
-    prepare_allocator()
-    model = EntropyModel.load(model_folder)
-    if manifest is not None and manifest.entropy_model["fingerprint"] != model.fingerprint:
-        say(f"{model_folder} isn't the model that the rule's threshold was found for: patches will have another mean length.")
-    resets = manifest is not None and manifest.entropy_model.get("context", {}).get("reset_at_newline", False)
-    (entropy_nats,) = model.score([data], reset_at_newline=resets)
-    return round_entropies(entropy_nats, manifest.entropy_precision if manifest is not None else "grid")
-
-
-def _read(path: Path, limit: int | None) -> _Bytes:
-    """A file, or so much of it that a limit can be kept: the rest is only counted."""
-    with path.open("rb") as file:
-        if limit is None:
-            return _Bytes(file.read(), 0)
-        # A byte more tells whether a character goes on there.
-        data = file.read(limit + 1)
-        if file.seekable():
-            return _Bytes(data, max(file.seek(0, os.SEEK_END) - len(data), 0))
-        num_left_out = 0
-        while block := file.read(1 << 20):
-            num_left_out += len(block)
-    return _Bytes(data, num_left_out)
-
-
-def _beginning(data: bytes, limit: int | None) -> _Bytes:
-    from bltdata.patching.display import whole_characters
-
-    end = len(data) if limit is None else whole_characters(data, limit)
-    return _Bytes(data[:end], len(data) - end)
+    entropy_nats = entropies_as_built(begin.data, model_folder, wanted.manifest) if model_folder is not None else None
+    return _Shown(wanted.patches(begin.data, entropy_nats, name), name, begin.num_left_out)
 
 
 def _mapping(shown: _Shown) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A document cut into patches, to look at and to compute with."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,19 @@ class Patches:
     def mean_length(self) -> float:
         """Positions per patch: (n + 1) / patches."""
         return (len(self.data) + 1) / len(self)
+
+    def head(self, num_bytes: int) -> "Patches":
+        """The patches of the first bytes of a document; the byte after them takes the place of its end.
+
+        >>> from bltdata.patching import PatchRule
+        >>> patch(b"hello world, foo", None, PatchRule(scheme="space")).head(8).lengths.tolist()
+        [6, 3]
+        """
+        num_bytes = min(num_bytes, len(self.data))
+        starts = self.starts
+        lengths = np.diff(starts[starts <= num_bytes], append=num_bytes + 1).astype(np.uint32)
+        entropy_nats = None if self.entropy_nats is None else self.entropy_nats[: num_bytes + 1]
+        return replace(self, data=self.data[:num_bytes], entropy_nats=entropy_nats, lengths=lengths)
 
     def __len__(self) -> int:
         """The number of patches."""
