@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
+from bltdata.cli.common import DATASET_PATH, command, json_option, out_option, print_json
+from bltdata.cli.patching_options import cut_config, cut_options
 from bltdata.cli.progress import Advance, format_amount, progress, say
-from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.cli.settings import config_option, read_sections
 from bltdata.config import to_mapping
-from bltdata.errors import ConfigError
-from bltdata.patching.settings import RuleSettings
+from bltdata.remote import AnyPath
 
 
 @command(
@@ -22,26 +22,20 @@ from bltdata.patching.settings import RuleSettings
     bltdata repatch --shards runs/shards/validation --rule-from runs/shards-6/train --out runs/shards-6/validation
     """
 )
-@click.option("--shards", type=ANY_PATH, required=True, metavar="FOLDER", help="The shards to cut again; they aren't changed.")
-@options_from(RuleSettings, prefix="rule")
-@click.option("--rule-from", type=ANY_PATH, metavar="FOLDER", help="Take the rule of this dataset, or its rules by source.")
-@click.option("--target-patch-length", type=float, help="Calibrate the threshold so that patches have this mean length, e.g. 4.5.")
-@click.option("--by", type=click.Choice(["source"]), help="Calibrate a threshold for each source.")
+@click.option("--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="The shards to cut again; they aren't changed.")
+@cut_options
 @click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Processes; the shards don't depend on it.  [default: one a core]"
 )
-@out_option("Folder that gets the new shards and, last, manifest.json.")
+@out_option("Folder, or an address such as s3://bucket/shards, that gets the new shards and, last, manifest.json.", kind=DATASET_PATH)
 @config_option
 @json_option
 @click.pass_context
 def repatch(
     ctx: click.Context,
-    shards: Path,
-    rule_from: Path | None,
-    target_patch_length: float | None,
-    by: str | None,
+    shards: AnyPath,
     workers: int | None,
-    out: Path,
+    out: AnyPath,
     config_file: Path | None,
     as_json: bool,
     **_: Any,
@@ -53,20 +47,9 @@ def repatch(
     """
     sections = read_sections(config_file, ["rule"])
 
-    from bltdata.patching import PatchRule
-    from bltdata.patching.sources import SourceRules
-    from bltdata.repatch import BuildReporter, RepatchConfig, repatch_shards
-    from bltdata.shards import Manifest
+    from bltdata.repatch import BuildReporter, repatch_shards
 
-    rules = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
-    if rule_from is not None:
-        if rules != RuleSettings() or target_patch_length is not None:
-            raise ConfigError("Both --rule-from and settings of a rule are given; leave one of them out.")
-        taken = SourceRules.from_mapping(to_mapping(Manifest.read(rule_from)), f"The manifest of {rule_from}")
-        config = RepatchConfig(rule=taken.default, source_rules=taken.by_source, by_source=by == "source")
-    else:
-        rule = PatchRule(**to_mapping(rules))
-        config = RepatchConfig(rule=rule, target_patch_length=target_patch_length, by_source=by == "source")
+    config = cut_config(ctx, sections["rule"], config_file)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     with contextlib.ExitStack() as bars:

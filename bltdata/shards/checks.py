@@ -1,6 +1,8 @@
 """What must hold of each row, whoever made it. A check returns what it was given, or raises one sentence that names the document."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +63,18 @@ def check_all_patch_lengths(lengths: np.ndarray, offsets: np.ndarray, num_bytes:
         raise ShardError("Patch lengths of a row group don't sum to the bytes of their documents and one; check the patch rule.")
 
 
-def check_nll(nll_nats: float, where: str) -> float:
-    """A finite sum of surprises; rounding may have brought that of a certain document slightly below zero, which becomes zero."""
+def has_nll(entropy_model: Mapping[str, Any]) -> bool:
+    """Whether the documents of a dataset have a likelihood, by what it says of its entropy model: a known one gave them one."""
+    return entropy_model.get("fingerprint") is not None
+
+
+def check_nll(nll_nats: float | None, where: str) -> float:
+    """A finite sum of surprises; rounding may have brought that of a certain document slightly below zero, which becomes zero.
+
+    None, where nobody knows it, is stored as NaN; a NaN that comes by itself is a mistake.
+    """
+    if nll_nats is None:
+        return math.nan
     # A NaN fails the comparison too.
     if not -TOLERANCE_NATS <= nll_nats < math.inf:
         raise ShardError(

@@ -22,6 +22,7 @@ PATCH_LENGTHS = "patch_lengths"
 NUM_BYTES = "num_bytes"
 NUM_PATCHES = "num_patches"
 NLL_NATS = "nll_nats"
+"""NaN where nobody knows it, which is where the entropy model is unknown: so a sum over such documents isn't a number either."""
 
 SCHEMA = pa.schema(
     [

@@ -63,7 +63,9 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None) -> None:
         self._session.__exit__(kind, error, traceback)
 
-    def add(self, *, doc_id: str, source: str, data: bytes, entropy_nats: np.ndarray, patch_lengths: np.ndarray, nll_nats: float) -> None:
+    def add(
+        self, *, doc_id: str, source: str, data: bytes, entropy_nats: np.ndarray, patch_lengths: np.ndarray, nll_nats: float | None
+    ) -> None:
         """Add one document of `n` bytes.
 
         Args:
@@ -72,7 +74,7 @@ class ShardWriter:
             data: the raw bytes.
             entropy_nats: float16 `[n + 1]`, as `round_entropies` gives them.
             patch_lengths: integers `[number of patches]`, each at least 1, sum `n + 1`.
-            nll_nats: the entropy model's negative log-likelihood of the bytes and the end.
+            nll_nats: the entropy model's negative log-likelihood of the bytes and the end; None if nobody knows it.
 
         Raises:
             ShardError: one of these does not hold, or the document is too long for a row.

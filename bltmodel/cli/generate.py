@@ -63,13 +63,19 @@ def generate(
             f"{wrong} with which rule to cut the text: the shards that {model} was trained on have one for each source; "
             f"give --source, one of {', '.join(rules.by_source)}."
         )
-    entropy_model = EntropyModel.load(entropy_folder)
-    if entropy_model.fingerprint != data["entropy_model"]["fingerprint"]:
+    rule = rules.rule_for(source or "")
+    entropy_model, named = EntropyModel.load(entropy_folder), data["entropy_model"]["fingerprint"]
+    if named is None and rule.needs_entropies:
+        raise CheckpointError(
+            f"Nobody knows which entropy model made the shards that {model} was trained on, because they were converted from Arrow files, "
+            "so a text can't be cut as they were; train on shards of build-shards to generate."
+        )
+    if named is not None and entropy_model.fingerprint != named:
         raise CheckpointError(f"{entropy_folder} isn't the entropy model of the shards that {model} was trained on; give that one.")
     (new,) = BLT.load(model).generate(
         [start],
         entropy_model=entropy_model,
-        rule=rules.rule_for(source or ""),
+        rule=rule,
         max_new_bytes=max_new_bytes,
         sampling=sampling,
         seed=seed,

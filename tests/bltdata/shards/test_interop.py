@@ -1,5 +1,7 @@
 """Others open our shards, and read what we wrote."""
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,41 @@ def test_documents_are_not_copied_into_the_footer(shard: Path) -> None:
     group = pq.read_metadata(shard).row_group(0)
     with_statistics = {group.column(i).path_in_schema for i in range(group.num_columns) if group.column(i).statistics}
     assert with_statistics == set(schema.STATISTICS_COLUMNS)
+
+
+def examples() -> dict[str, str]:
+    """Library -> the lines of the README that open shards with it."""
+    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    section = text.partition("They open everywhere:")[2].partition("\n#")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    return {block.split()[1]: block for block in blocks}
+
+
+def test_lines_of_the_readme(
+    dataset_at: Callable[..., Path],
+    rows: Callable[..., Rows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    documents = [*rows(25), *rows(10, seed=1)]
+    dataset_at(tmp_path / "runs" / "shards" / "train", [documents[:25], documents[25:]])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    num_bytes, num_patches, num_documents = Counter[str](), Counter[str](), Counter(row["source"] for row in documents)
+    for row in documents:
+        num_bytes[row["source"]] += len(row["data"])
+        num_patches[row["source"]] += len(row["patch_lengths"])
+    sources = sorted(num_bytes)
+    lengths = [(source, (num_bytes[source] + num_documents[source]) / num_patches[source]) for source in sources]
+    expected = {
+        "polars": str([(source, num_bytes[source]) for source in sources]),
+        "duckdb": str(lengths),
+        "datasets": f"{len(documents)} {documents[0]['patch_lengths'].tolist()}",
+    }
+    assert list(examples()) == list(expected)
+    for library, code in examples().items():
+        assert sum(bool(line) for line in code.splitlines()) == 3
+        exec(compile(code, f"README.md, {library}", "exec"), {})
+        assert capsys.readouterr().out == f"{expected[library]}\n"

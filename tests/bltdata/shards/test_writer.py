@@ -147,6 +147,14 @@ def test_rounding_noise_below_zero_in_the_likelihood_becomes_zero(tmp_path: Path
     assert pq.read_table(tmp_path / "x.parquet")["nll_nats"].to_pylist() == [0.0]
 
 
+def test_an_unknown_likelihood_is_no_number_and_hides_no_other(tmp_path: Path, row: MakeRow) -> None:
+    write(tmp_path / "x.parquet", [row("a", b"abc") | {"nll_nats": value} for value in (1.0, None, 3.0)])
+    group = pq.read_metadata(tmp_path / "x.parquet").row_group(0)
+    statistics = group.column(group.num_columns - 1).statistics
+    assert str(pq.read_table(tmp_path / "x.parquet")["nll_nats"].to_pylist()) == "[1.0, nan, 3.0]"
+    assert (statistics.min, statistics.max, statistics.null_count) == (1.0, 3.0, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
