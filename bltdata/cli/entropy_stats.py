@@ -1,67 +1,131 @@
-"""`bltdata entropy-stats`: what is in a dataset, as tables, as JSON, and as pictures."""
+"""`bltdata entropy-stats`: what is in a dataset and what may be wrong with it, as tables, JSON, Markdown, pictures and a page."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
-from bltdata.cli.progress import progress
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
+from bltdata.cli.progress import Advance, progress
 from bltdata.errors import ShardError
+from bltdata.remote import AnyPath
+
+if TYPE_CHECKING:
+    from bltdata.shards import ShardDataset
+    from bltdata.stats import DatasetStatistics
+    from bltdata.stats.assess import CountJob
 
 
 @command(
     example="""
-    bltdata entropy-stats runs/quickstart/shards --plots plots
-    bltdata entropy-stats shards/train shards/validation --json
+    bltdata entropy-stats runs/quickstart/shards/train --html report.html --strict
+    bltdata entropy-stats shards/train --against shards/validation --json
     """
 )
-@click.argument("folders", metavar="DIR...", type=ANY_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.option("--html", "page", type=ANY_PATH, metavar="FILE", help="Write everything there, with pictures, as one HTML file.")
+@click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write all tables and diagnostics there, as Markdown.")
 @click.option("--plots", type=ANY_PATH, metavar="FOLDER", help="Save histograms of entropy, boundaries and patch length there, as PNG.")
+@click.option(
+    "--against", type=DATASET_PATH, multiple=True, metavar="DIR", help="Another split, which must share no document; may be repeated."
+)
+@click.option("--tokenizer", type=ANY_PATH, metavar="FILE", help="A tokenizer.json, to compare patches with its tokens (extra hf).")
+@click.option(
+    "--sample-bytes",
+    type=click.IntRange(min=1),
+    default=2_000_000,
+    show_default=True,
+    help="Raw bytes of each dataset that xz, context models and the tokenizer are run on.",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; the report doesn't depend on it.")
+@click.option("--strict", is_flag=True, help="End with exit code 1 if a diagnostic finds an error.")
 @json_option
-def entropy_stats(folders: tuple[Path, ...], plots: Path | None, as_json: bool) -> None:
+@click.pass_context
+def entropy_stats(
+    ctx: click.Context,
+    folders: tuple[AnyPath, ...],
+    page: Path | None,
+    markdown: Path | None,
+    plots: Path | None,
+    against: tuple[AnyPath, ...],
+    tokenizer: Path | None,
+    sample_bytes: int,
+    workers: int,
+    strict: bool,
+    as_json: bool,
+) -> None:
     """Report the entropies, patches and bits per byte of a folder of shards.
 
-    DIR is a folder that build-shards wrote; several are reported as one dataset. Means, standard deviations (of the
-    population) and percentiles are exact.
+    DIR is a folder that build-shards wrote; several are reported as one dataset, and each is diagnosed by itself. Means,
+    standard deviations (of the population) and percentiles are exact.
     """
+    from bltdata import atomic
     from bltdata.shards import open_shards
-    from bltdata.stats import DatasetStatistics, collect_statistics, to_mapping
+    from bltdata.stats import to_markdown, to_page
+    from bltdata.stats.assess import assess, count_jobs, has_error
+    from bltdata.verification.overlap import find_overlap
 
-    _check_distinct(folders)
-    datasets = [open_shards(folder) for folder in folders]
-    statistics = DatasetStatistics()
+    _check_distinct((*folders, *against))
+    datasets, others = ([open_shards(folder) for folder in each] for each in (folders, against))
+    overlaps = {index: [find_overlap(dataset, other) for other in others] for index, dataset in enumerate(datasets)}
     with progress(sum(dataset.manifest.totals.num_bytes for dataset in datasets), "Counting", "bytes") as advance:
-        for dataset in datasets:
-            statistics += collect_statistics(dataset, progress=advance)
-    report = to_mapping(statistics)
+        counted = _count(count_jobs(datasets, workers), workers, advance)
+        report, statistics = assess(datasets, counted, overlaps=overlaps, sample_bytes=sample_bytes, tokenizer=tokenizer)
     report["left_out"] = _sum_counts([dataset.manifest.totals.left_out for dataset in datasets])
     report["datasets"] = [{"folder": str(dataset.folder), "fingerprint": dataset.manifest.fingerprint} for dataset in datasets]
-    report["plots"] = []
-    if plots:
-        from bltdata.stats.plots import write_plots
-
-        rules = [rule for dataset in datasets for rule in (dataset.manifest.patch_rule, *dataset.manifest.source_rules.values())]
-        threshold_nats = _common_threshold(rules)
-        report["plots"] = [str(path) for path in write_plots(statistics.overall(), plots, threshold_nats=threshold_nats)]
+    threshold_nats = _common_threshold(datasets)
+    report["plots"] = _write_plots(statistics, plots, threshold_nats) if plots else []
+    title = "Statistics of " + ", ".join(str(folder) for folder in folders)
+    if markdown:
+        atomic.write_bytes(markdown, to_markdown(report, title).encode())
+    if page:
+        atomic.write_bytes(page, to_page(report, statistics, title=title, threshold_nats=threshold_nats).encode())
     if as_json:
         print_json(report)
     else:
-        _print(report)
+        _print(report, [path for path in (markdown, page) if path])
+    if strict and has_error(report):
+        ctx.exit(1)
 
 
-def _print(report: dict[str, Any]) -> None:
-    from bltdata.stats.report import tables
+def _count(jobs: "list[CountJob]", workers: int, advance: Advance) -> "Iterator[tuple[CountJob, DatasetStatistics]]":
+    from bltdata.engines.local import run_local
+    from bltdata.stats.assess import count
+
+    if workers == 1:
+        for job in jobs:
+            yield count(job, advance)
+        return
+    for job, statistics in run_local(count, jobs, workers):
+        advance(job.num_bytes)
+        yield job, statistics
+
+
+def _write_plots(statistics: "DatasetStatistics", folder: Path, threshold_nats: float | None) -> list[str]:
+    from bltdata.stats.plots import write_plots
+
+    return [str(path) for path in write_plots(statistics.overall(), folder, threshold_nats=threshold_nats)]
+
+
+def _print(report: dict[str, Any], files: list[Path]) -> None:
+    from bltdata.patching.display import printable_line
+    from bltdata.stats.rendering import diagnosis_lines, tables
 
     print_tables(*tables(report))
     if report["left_out"]:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in report["left_out"].items())
         click.echo(f"Documents left out: {counts}.")
-    for path in report["plots"]:
+    for dataset in report["datasets"]:
+        folder = dataset["folder"]
+        click.echo(f"\nDiagnostics of {printable_line(folder)}")
+        for line in diagnosis_lines([each for each in report["diagnostics"] if each["dataset"] == folder]):
+            click.echo(f"  {line}")
+    for path in (*report["plots"], *files):
         click.echo(f"Wrote {path}.")
 
 
-def _check_distinct(folders: tuple[Path, ...]) -> None:
+def _check_distinct(folders: tuple[AnyPath, ...]) -> None:
     seen = set()
     for folder in folders:
         if folder.resolve() in seen:
@@ -73,7 +137,8 @@ def _sum_counts(tables: list[dict[str, int]]) -> dict[str, int]:
     return {reason: sum(table.get(reason, 0) for table in tables) for reason in sorted(set().union(*tables))}
 
 
-def _common_threshold(rules: list[dict[str, Any]]) -> float | None:
+def _common_threshold(datasets: "Sequence[ShardDataset]") -> float | None:
     """The global threshold in nats that all the patch rules share, if they do."""
+    rules = [rule for dataset in datasets for rule in (dataset.manifest.patch_rule, *dataset.manifest.source_rules.values())]
     thresholds = {rule.get("threshold") for rule in rules}
     return thresholds.pop() if len(thresholds) == 1 else None

@@ -66,11 +66,15 @@ class IntegerHistogram:
         """Count integers `[number]`, none negative."""
         for start in range(0, values.size, BLOCK):
             block = values[start : start + BLOCK]
-            large = block >= self.NUM_DENSE
-            if large.any():
-                self._add_sparse(*np.unique(block[large], return_counts=True))
-                block = block[~large]
+            self.add_large(block)
+            block = block[block < self.NUM_DENSE]
             self.dense += np.bincount(block.astype(np.int64, copy=False), minlength=self.NUM_DENSE)
+
+    def add_large(self, values: np.ndarray) -> None:
+        """Count only those integers that have no counter in `dense`."""
+        large = values[values >= self.NUM_DENSE]
+        if large.size:
+            self._add_sparse(*np.unique(large, return_counts=True))
 
     def __iadd__(self, other: "IntegerHistogram") -> "IntegerHistogram":
         self.dense += other.dense
@@ -108,3 +112,40 @@ class ExactSum:
     def value(self) -> float:
         """The sum, rounded once."""
         return self.units / (1 << FIXED_POINT_BITS)
+
+
+class ExactSums:
+    """Sums of many integers, side by side, that never overflow and are the same in any order.
+
+    Args:
+        shape: of the sums.
+
+    >>> sums = ExactSums((2,))
+    >>> for _ in range(4):
+    ...     sums.add(np.array([2**62, 1]))
+    >>> sums.integers() == [2**64, 4]
+    True
+    """
+
+    LOW_BITS = 32
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._low, self._high = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+
+    def add(self, values: np.ndarray) -> None:
+        """Add int64 values of the shape."""
+        self._carry(values >> self.LOW_BITS, values & ((1 << self.LOW_BITS) - 1))
+
+    def __iadd__(self, other: "ExactSums") -> "ExactSums":
+        self._carry(other._high, other._low)
+        return self
+
+    def integers(self) -> list[int]:
+        """The sums, flat, as Python's integers."""
+        pairs = zip(self._high.ravel().tolist(), self._low.ravel().tolist(), strict=True)
+        return [(high << self.LOW_BITS) + low for high, low in pairs]
+
+    def _carry(self, high: np.ndarray, low: np.ndarray) -> None:
+        self._low += low
+        self._high += high + (self._low >> self.LOW_BITS)
+        self._low &= (1 << self.LOW_BITS) - 1

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BAR_COLOUR = "#4c78a8"
 MEAN_COLOUR = "#222222"
 THRESHOLD_COLOUR = "#e45756"
+GRID_COLOUR = "#dddddd"
 
 ENTROPY_BIN_NATS = 1 / 16
 LONGEST_BAR = 64
@@ -62,7 +63,7 @@ def entropy_figure(source: SourceStatistics, threshold_nats: float | None = None
     summary = source.entropy.summary()
     figure, axes = blank_axes("Entropy of the next byte", "entropy, nats", "positions, %")
     if summary.total == 0:
-        return _nothing_to_show(figure, axes)
+        return nothing_to_show(figure, axes)
     last = max(MAX_ENTROPY_NATS, summary.values[-1])
     edges = np.arange(0, last + ENTROPY_BIN_NATS, ENTROPY_BIN_NATS)
     _bars(axes, summary, edges)
@@ -82,7 +83,7 @@ def boundaries_figure(source: SourceStatistics) -> "Figure":
     summary = source.boundaries.summary()
     figure, axes = blank_axes("Boundaries per document", "patch starts inside the document", "documents, %")
     if summary.total == 0:
-        return _nothing_to_show(figure, axes)
+        return nothing_to_show(figure, axes)
     edges = _count_edges(int(summary.values[0]), int(summary.values[-1]))
     if np.diff(edges).max() > 1:
         axes.set_xscale("symlog", linthresh=1, linscale=0.3)
@@ -99,7 +100,7 @@ def patch_length_figure(source: SourceStatistics) -> "Figure":
     summary = source.patch_lengths.summary()
     figure, axes = blank_axes("Patch length", "bytes in the patch", "patches, %")
     if summary.total == 0:
-        return _nothing_to_show(figure, axes)
+        return nothing_to_show(figure, axes)
     edges = np.arange(1, min(int(summary.values[-1]), LONGEST_BAR) + 2) - 0.5
     _bars(axes, summary, edges)
     axes.set_xlim(edges[0], edges[-1])
@@ -125,7 +126,7 @@ def blank_axes(title: str, x_label: str, y_label: str) -> "tuple[Figure, Axes]":
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.8)
     return figure, axes
 
 
@@ -158,6 +159,7 @@ def _mark_mean(axes: "Axes", summary: Summary, unit: str) -> None:
     axes.axvline(summary.mean or 0.0, color=MEAN_COLOUR, linewidth=1.2, linestyle="--", label=label)
 
 
-def _nothing_to_show(figure: "Figure", axes: "Axes") -> "Figure":
+def nothing_to_show(figure: "Figure", axes: "Axes") -> "Figure":
+    """Say so in a figure that has no values."""
     axes.text(0.5, 0.5, "no documents", transform=axes.transAxes, ha="center", va="center", color="#888888")
     return figure

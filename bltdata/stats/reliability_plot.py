@@ -30,5 +30,5 @@ def reliability_figure(bins: Sequence[Mapping[str, Any]], title: str = "Can the 
     axes.scatter(entropies, costs, areas, color=BAR_COLOUR, label="bins; area by share of positions", zorder=3)
     axes.set_xlim(0, last)
     axes.set_ylim(0, last)
-    figure.legend(loc="outside lower right", frameon=False, ncols=2, markerscale=0.5)
+    figure.legend(loc="outside lower right", frameon=False, markerscale=0.5)
     return figure

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable
 
 from bltdata.stats.accumulators import EntropyHistogram, ExactSum, IntegerHistogram
+from bltdata.stats.expectation import Expectation
+from bltdata.stats.positions import PositionStatistics
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -20,7 +22,13 @@ class SourceStatistics:
     document_bytes: IntegerHistogram = dataclasses.field(default_factory=IntegerHistogram)
     """Raw bytes of each document."""
     nll: ExactSum = dataclasses.field(default_factory=ExactSum)
-    """The entropy model's negative log-likelihood of the documents, ends included, in nats."""
+    """The entropy model's negative log-likelihood of the documents, ends included, in nats; of those that have one."""
+    num_without_nll: int = 0
+    """Documents whose likelihood nobody knows."""
+    positions: PositionStatistics = dataclasses.field(default_factory=PositionStatistics)
+    """What is counted at every position: by class, by distance from the start, after each byte."""
+    expectation: Expectation = dataclasses.field(default_factory=Expectation)
+    """What documents cost against what their entropies say."""
     num_documents: int = 0
     num_bytes: int = 0
     """Raw bytes, ends of documents not counted."""
@@ -51,8 +59,8 @@ class SourceStatistics:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The entropy model's: its log-likelihood in bits, ends included, over raw bytes; None without any bytes."""
-        return self.nll.value / math.log(2) / self.num_bytes if self.num_bytes else None
+        """The entropy model's: its log-likelihood in bits, ends included, over raw bytes; None without bytes, or if one is unknown."""
+        return self.nll.value / math.log(2) / self.num_bytes if self.num_bytes and not self.num_without_nll else None
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -43,7 +43,11 @@ def test_json_is_the_last_line_and_all_of_it(dataset_folder: MakeDataset, rows: 
 def test_several_folders_are_one_dataset(dataset_folder: MakeDataset, rows: Rows) -> None:
     first, second = dataset_folder(rows(10), name="a"), dataset_folder(rows(15, seed=3), [], name="b")
     both = json.loads(run(first, second, "--json").stdout)
-    assert both == json.loads(run(second, first, "--json").stdout) | {"datasets": both["datasets"]}
+    listed = ("datasets", "samples", "diagnostics")
+    other = json.loads(run(second, first, "--json").stdout)
+    assert both == other | {key: both[key] for key in listed}
+    for key in listed:
+        assert sorted(both[key], key=str) == sorted(other[key], key=str)
     assert both["overall"]["documents"] == 25
     assert both["left_out"] == {"too short": 1}
 
@@ -114,5 +118,60 @@ def test_a_mistake_ends_in_one_sentence(
 def test_help_has_an_example() -> None:
     result = run("-h")
     assert result.exit_code == 0
-    assert "bltdata entropy-stats runs/quickstart/shards --plots plots" in result.stdout
+    assert "bltdata entropy-stats runs/quickstart/shards/train --html report.html --strict" in result.stdout
     assert run().exit_code == 2
+
+
+def test_page_and_markdown(dataset_folder: MakeDataset, rows: Rows, tmp_path: Path) -> None:
+    folder = dataset_folder(rows(30, sources=["<script>alert(1)</script>"]))
+    page, markdown = tmp_path / "out" / "report.html", tmp_path / "out" / "report.md"
+    result = run(folder, "--html", page, "--markdown", markdown)
+    assert result.exit_code == 0, result.output
+    assert f"Wrote {markdown}." in result.stdout
+    assert f"Wrote {page}." in result.stdout
+    assert page.read_text().count("<svg ") == 6
+    assert "<script" not in page.read_text() + markdown.read_text()
+    # The threshold of the manifest.
+    assert "threshold 2.5:" in page.read_text()
+
+
+def test_strict_fails_where_a_diagnostic_does(dataset_folder: MakeDataset, rows: Rows) -> None:
+    # Random bytes that a model pays less than two bits for: more than an error of rounding.
+    bad = [row | {"nll_nats": row["nll_nats"] / 4} for row in rows(400)]
+    folder = dataset_folder(bad)
+    assert run(folder).exit_code == 0
+    result = run(folder, "--strict")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    assert "  error        not too good to be true: " in result.stdout
+    assert "Check the entropy model's mask" in result.stdout
+    report = json.loads(run(folder, "--strict", "--json").stdout)
+    assert {each["name"] for each in report["diagnostics"] if each["verdict"] == "error"} == {
+        "not too good to be true",
+        "entropies can be believed",
+    }
+    assert run(dataset_folder(rows(5), name="small"), "--strict").exit_code == 0
+
+
+def test_splits_that_share_documents(dataset_folder: MakeDataset, rows: Rows, row: Callable[..., dict[str, Any]]) -> None:
+    train = [*rows(20), row("empty", b""), row("twice in the other", rows(20)[5]["data"])]
+    other = [row("other name", train[3]["data"]), row("again", train[3]["data"]), row("none", b""), *rows(3, seed=9)]
+    first, second = dataset_folder(train, name="train"), dataset_folder(other, name="validation")
+    found = json.loads(run(second, "--against", first, "--json").stdout)["diagnostics"][-1]
+    assert (found["name"], found["verdict"], found["numbers"]) == ("splits are apart", "error", {"shared": {str(first): 2}})
+    apart = dataset_folder(rows(3, seed=9), name="apart")
+    assert json.loads(run(apart, "--against", first, "--json").stdout)["diagnostics"][-1]["verdict"] == "ok"
+    assert "is given twice" in run(first, "--against", first).stderr
+
+
+@pytest.mark.slow
+def test_the_report_does_not_depend_on_the_workers(dataset_folder: MakeDataset, rows: Rows) -> None:
+    folder = dataset_folder(rows(20), rows(10, seed=1), [], rows(5, seed=2))
+    assert json.loads(run(folder, "--json", "--workers", "2").stdout) == json.loads(run(folder, "--json").stdout)
+
+
+def test_a_sample_as_large_as_asked(dataset_folder: MakeDataset, rows: Rows) -> None:
+    folder = dataset_folder(rows(60))
+    sampled = [json.loads(run(folder, "--json", "--sample-bytes", size).stdout)["samples"][0]["num_bytes"] for size in ("1500", "2000000")]
+    assert sampled[0] <= 1500 < sampled[1]
+    assert run(folder, "--tokenizer", folder / "nothing.json").exit_code == 1

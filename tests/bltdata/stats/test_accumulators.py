@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltdata.stats import accumulators
-from bltdata.stats.accumulators import EntropyHistogram, ExactSum, IntegerHistogram
+from bltdata.stats.accumulators import EntropyHistogram, ExactSum, ExactSums, IntegerHistogram
 from bltdata.stats.summary import Summary
 
 entropies = st.lists(st.floats(0, 5.5625, width=16), min_size=1, max_size=50).map(lambda values: np.array(values, dtype=np.float16))
@@ -126,3 +126,12 @@ def test_a_length_of_a_gigabyte_takes_one_entry() -> None:
     histogram.add(np.array([1, 10**9 + 1], dtype=np.uint32))
     assert histogram.sparse == {10**9 + 1: 1}
     assert histogram.summary().maximum == 10**9 + 1
+
+
+@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**40), 2**40)), max_size=20), st.integers(0, 20))
+def test_sums_side_by_side_are_those_of_unlimited_integers(pairs: list[tuple[int, int]], split: int) -> None:
+    left, right = ExactSums((2,)), ExactSums((2,))
+    for index, pair in enumerate(pairs):
+        (left if index < split else right).add(np.array(pair, dtype=np.int64))
+    left += right
+    assert left.integers() == [sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)]

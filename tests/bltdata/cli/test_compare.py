@@ -1,0 +1,65 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bltdata.cli import main
+from bltdata.patching import PatchRule
+from bltdata.shards import open_shards
+from bltdata.stats.compare import describe_rule
+
+Rows = Callable[..., list[dict[str, Any]]]
+MakeDataset = Callable[..., Path]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["compare", *map(str, arguments)])
+
+
+@pytest.fixture
+def two(dataset_folder: MakeDataset, rows: Rows) -> list[Path]:
+    documents = rows(40)
+    stride = [row | {"patch_lengths": PatchRule(scheme="fixed", stride=8).lengths(row["data"])} for row in documents]
+    other = dataset_folder(
+        stride, rows(5, seed=3, sources=["[b]$x_1$"]), name="$_[i]b", patch_rule={"scheme": "fixed", "stride": 8, "min_length": 1}
+    )
+    return [dataset_folder(documents, name="a"), other]
+
+
+def test_numbers_are_those_of_the_datasets(two: list[Path]) -> None:
+    found = json.loads(run(*two, "--json").stdout)["datasets"]
+    assert [each["dataset"] for each in found] == [str(folder) for folder in two]
+    assert [each["rule"] for each in found] == ["entropy: threshold 2.5", "fixed: stride 8"]
+    for folder, each in zip(two, found, strict=True):
+        rows = list(open_shards(folder))
+        assert each["documents"] == len(rows)
+        positions, patches = sum(row.num_bytes + 1 for row in rows), sum(row.num_patches for row in rows)
+        assert each["mean_patch_length"] == pytest.approx(positions / patches)
+        assert each["patches_per_byte"] == pytest.approx(patches / (positions - len(rows)))
+        assert set(each["mean_patch_length_by_source"]) == {row.source for row in rows}
+
+
+def test_tables_and_plot(two: list[Path], tmp_path: Path) -> None:
+    result = run(*two, "--plot", tmp_path / "lengths.png")
+    assert result.exit_code == 0, result.output
+    assert "fixed: stride 8" in result.stdout
+    assert "$_[i]b" in result.stdout
+    assert "[b]$x_1$" in result.stdout
+    line = next(line for line in result.stdout.splitlines() if "[b]$x_1$" in line)
+    assert line.split()[1] == "-"
+    assert f"Wrote {tmp_path / 'lengths.png'}." in result.stdout
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
+    folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
+    assert describe_rule(open_shards(folder).manifest) == "entropy: threshold 2.5; others for 1 of the sources"
+
+
+def test_one_dataset_is_none_to_compare(two: list[Path]) -> None:
+    result = run(two[0])
+    assert result.exit_code == 1
+    assert "nothing to compare it with; give at least two folders" in result.stderr
