@@ -11,7 +11,8 @@ from bltdata.lazy import lazy_names
 if TYPE_CHECKING:
     from bltmodel.config import BLTConfig
     from bltmodel.model import BLT
+    from bltmodel.reader import ShardReader
 
-__all__ = ["BLT", "BLTConfig", "__version__"]
+__all__ = ["BLT", "BLTConfig", "ShardReader", "__version__"]
 
-__getattr__, __dir__ = lazy_names(__name__, {"BLT": "bltmodel.model", "BLTConfig": "bltmodel.config"})
+__getattr__, __dir__ = lazy_names(__name__, {"BLT": "bltmodel.model", "BLTConfig": "bltmodel.config", "ShardReader": "bltmodel.reader"})

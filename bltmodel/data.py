@@ -1,10 +1,9 @@
-"""Documents and patches of a dataset of shards, as the trainer packs them into rows.
+"""Documents and patches of a dataset of shards by their place in it, and rows of them as tensors.
 
-A dataset is larger than memory, so an epoch's order is made of row groups: they are shuffled, taken a few at a time, and
-the documents of those few shuffled among themselves. What is decoded at any time are those row groups alone, and the
-order is fixed by seed and epoch.
+This is how documents are judged, in order. What is learned from is a stream, see `bltmodel.rows`.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ import torch
 from bltdata.errors import ShardError
 from bltdata.shards import ShardDataset, schema
 from bltdata.shards.columns import bytes_column, list_column
-from bltdata.training.packing import Order, PackedRow
+from bltdata.training.packing import PackedRow
+from bltmodel.blocks import mark_starts
 from bltmodel.masks import PackedBatch
 
-GROUPS_AT_ONCE = 8
-"""Row groups, of about 4 MB each, whose documents are shuffled together."""
+KEPT_GROUPS = 2
+"""Row groups, of about 4 MB each, that stay decoded: a row may hold the last document of one and the first of the next."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,20 @@ class ShardStore:
         self.dataset = dataset
         groups = dataset.row_groups
         self._first = np.concatenate(([0], np.cumsum([group.num_documents for group in groups], dtype=np.int64)))
-        tables = dataset.iter_row_groups([schema.NUM_BYTES])
-        self.lengths = np.concatenate([np.empty(0, dtype=np.int64), *(table[schema.NUM_BYTES].to_numpy() for table in tables)])
-        """Bytes of each document, int64 `[num_documents]`."""
         self._decoded: OrderedDict[int, _DecodedGroup] = OrderedDict()
-        if not len(self.lengths):
+        if not self.num_documents:
             raise ShardError(f"{dataset.folder} has no documents; build shards of a corpus that has some.")
+
+    @property
+    def num_documents(self) -> int:
+        """Documents of the dataset."""
+        return int(self._first[-1])
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each document, int64 `[num_documents]`; eight bytes of memory for each, and one column is read for it."""
+        tables = self.dataset.iter_row_groups([schema.NUM_BYTES])
+        return np.concatenate([np.empty(0, dtype=np.int64), *(table[schema.NUM_BYTES].to_numpy() for table in tables)])
 
     def document(self, index: int) -> np.ndarray:
         """Bytes of a document, uint8 `[n]`."""
@@ -60,31 +68,10 @@ class ShardStore:
         group, row = self._find(index)
         return group.starts[group.offsets[row] + row : group.offsets[row + 1] + row + 1]
 
-    def shuffled_order(self, seed: int, keep: np.ndarray) -> Order:
-        """An order of the documents for each epoch, which reads row groups `GROUPS_AT_ONCE` at a time.
-
-        Args:
-            seed: fixes it.
-            keep: bool `[num_documents]`, the documents to take.
-        """
-
-        def order(epoch: int) -> np.ndarray:
-            generator = np.random.default_rng([seed, epoch])
-            groups = generator.permutation(len(self._first) - 1)
-            parts = []
-            for begin in range(0, len(groups), GROUPS_AT_ONCE):
-                together = [np.arange(self._first[g], self._first[g + 1]) for g in groups[begin : begin + GROUPS_AT_ONCE]]
-                parts.append(generator.permutation(np.concatenate(together)))
-            documents = np.concatenate(parts)
-            return documents[keep[documents]]
-
-        return order
-
     def _find(self, index: int) -> tuple[_DecodedGroup, int]:
         number = int(np.searchsorted(self._first, index, side="right")) - 1
         if number not in self._decoded:
-            # One more than are shuffled together: a row may still hold the last document of those before.
-            if len(self._decoded) > GROUPS_AT_ONCE:
+            while len(self._decoded) >= KEPT_GROUPS:
                 self._decoded.popitem(last=False)
             self._decoded[number] = self._decode(number)
         self._decoded.move_to_end(number)
@@ -96,8 +83,10 @@ class ShardStore:
         data, offsets = bytes_column(table[schema.DATA])
         lengths, _ = list_column(table[schema.PATCH_LENGTHS])
         starts = np.zeros(len(data) + group.num_documents, dtype=bool)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        starts[ends - lengths] = True
+        if int(lengths.sum(dtype=np.int64)) != len(starts):
+            path = self.dataset.paths[group.shard]
+            raise ShardError(f"{path} is damaged (the patches of row group {group.row_group} don't add up to its bytes); build it again.")
+        mark_starts(lengths, starts)
         return _DecodedGroup(data, offsets, starts)
 
 

@@ -31,10 +31,12 @@ from bltdata.training.checkpoint import load_state, remove_run, save_state
 from bltdata.training.config import TrainingConfig
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
-from bltdata.training.packing import Cursor
 from bltdata.training.world import World
 
 METRICS_FILE = "metrics.jsonl"
+
+Place = tuple[int, ...]
+"""A place in the data, as whoever reads it counts; empty where it begins."""
 
 BatchT = TypeVar("BatchT")
 
@@ -49,7 +51,7 @@ class Step(Generic[BatchT]):
     num_bytes: int
     """Raw bytes that are predicted, in all processes together."""
 
-    cursor: Cursor
+    cursor: Place
     """Where the next step begins."""
 
 
@@ -64,7 +66,7 @@ class TrainingTask(Protocol[BatchT]):
     def tokens_per_epoch(self) -> int:
         """Tokens of an epoch, for reporting how far the run is."""
 
-    def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
+    def steps(self, cursor: Place) -> Iterator[Step[BatchT]]:
         """Optimiser steps from `cursor` on, without end."""
 
     def loss(self, batch: BatchT) -> Tensor:
@@ -82,7 +84,7 @@ class Progress:
     """Where a run stands. All of it is in the state on disk."""
 
     step: int = 0
-    cursor: Cursor = field(default_factory=Cursor)
+    cursor: Place = ()
     best_loss: float = math.inf
     evaluations_without_best: int = 0
     finished: bool = False
@@ -279,7 +281,7 @@ class TrainingRun(Generic[BatchT]):
         if state is None:
             return
         self._check_identity(json.loads(state["identity"]))
-        self._progress = Progress(**{**state["progress"], "cursor": Cursor(*state["progress"]["cursor"])})
+        self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
         self.task.model.load_state_dict(state["model"])
         self._optimiser.load_state_dict(state["optimiser"])
         how = "It had finished already" if self._progress.finished else "Going on"

@@ -9,8 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor
 
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
-from bltdata.training.config import TrainingConfig
-from bltdata.training.loop import Step
+from bltdata.training.config import Share, TrainingConfig
+from bltdata.training.loop import Place, Step
 from bltdata.training.packing import Cursor, PackedRow, Packer, StoreT
 from bltdata.training.world import World
 
@@ -30,12 +30,23 @@ class SavedModel(Protocol):
 ModelT = TypeVar("ModelT", bound=SavedModel)
 
 
+class TrainingRows(Protocol[BatchT]):
+    """An endless stream of packed rows that makes its batches itself."""
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of all documents."""
+
+    def steps(self, place: Place, batch_rows: int, share: Share, rank: int) -> Iterator[Step[BatchT]]:
+        """Steps of `batch_rows` rows from a place on, without end; each has the batches of the process `rank`, on the CPU."""
+
+
 class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
     """A model that learns from packed rows; see `bltdata.training.loop.TrainingTask`.
 
     Args:
         model: stands on the device where it trains.
-        train: rows to learn from.
+        train: rows to learn from; a stream that makes its own batches, or a packer, whose rows `collate` makes into some.
         validation: rows to judge on; each evaluation reads all of them.
         config: how it is trained.
         folder: where the best model goes.
@@ -49,7 +60,7 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
     def __init__(
         self,
         model: ModelT,
-        train: Packer[StoreT],
+        train: Packer[StoreT] | TrainingRows[BatchT],
         validation: Packer[StoreT],
         config: TrainingConfig,
         folder: Path,
@@ -83,17 +94,21 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         """Tokens of all training documents."""
         return self._train.tokens_per_epoch
 
-    def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
+    def steps(self, cursor: Place) -> Iterator[Step[BatchT]]:
         """Optimiser steps from `cursor` on, without end, each with this process's share of its rows.
 
         All processes go through the same rows, and each reads the documents of its own.
         """
-        rows = self._train.endless_rows(cursor)
+        if not isinstance(self._train, Packer):
+            for step in self._train.steps(cursor, self._batch_rows, self._share, self._world.rank):
+                yield Step(map(self._to_device, step.batches), step.num_bytes, step.cursor)
+            return
+        rows = self._train.endless_rows(Cursor(*cursor))
         begin = self._world.rank * self._share.num_rows
         while True:
-            step = list(itertools.islice(rows, self._batch_rows))
-            own = [row for row, _ in step[begin : begin + self._share.num_rows]]
-            yield Step(self._batches(iter(own)), sum(row.num_bytes for row, _ in step), step[-1][1])
+            taken = list(itertools.islice(rows, self._batch_rows))
+            own = [row for row, _ in taken[begin : begin + self._share.num_rows]]
+            yield Step(self._batches(iter(own)), sum(row.num_bytes for row, _ in taken), taken[-1][1])
 
     def loss(self, batch: BatchT) -> Tensor:
         """Summed nats of a batch of full rows, differentiable."""

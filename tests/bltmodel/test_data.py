@@ -12,10 +12,10 @@ import bltmodel.data
 from bltdata.errors import ShardError
 from bltdata.nn.loss import IGNORED_TARGET
 from bltdata.patching import PatchRule
-from bltdata.shards import ShardDataset, open_shards
-from bltdata.training.packing import Cursor, Packer, in_order
+from bltdata.shards import open_shards
+from bltdata.training.packing import Cursor, Packer, in_order, shuffled_order
 from bltdata.vocab import BYTE_OFFSET, EOS_ID, encode
-from bltmodel.data import GROUPS_AT_ONCE, ShardStore, collate
+from bltmodel.data import KEPT_GROUPS, ShardStore, collate
 from bltmodel.masks import PackedBatch, patch_layout
 from tests.bltmodel.datasets import opinionated_blt, texts, write_dataset
 
@@ -34,20 +34,12 @@ def store(folder: Path) -> ShardStore:
     return ShardStore(open_shards(folder))
 
 
-def group_of_each(dataset: ShardDataset) -> np.ndarray:
-    return np.repeat(np.arange(len(dataset.row_groups)), [group.num_documents for group in dataset.row_groups])
-
-
-def everything(store: ShardStore) -> np.ndarray:
-    return np.ones(len(store.lengths), dtype=bool)
-
-
 # ------------------------------------------------------------------------------------------------------------- the store
 
 
 def test_documents_and_starts_are_the_rows_of_the_shards(folder, store):
     rows = list(open_shards(folder))
-    assert len(store.dataset.row_groups) > 3 * GROUPS_AT_ONCE
+    assert len(store.dataset.row_groups) > 20
     assert (store.lengths.dtype, store.lengths.tolist()) == (np.int64, [row.num_bytes for row in rows])
     # Back and forth between the row groups.
     for index in np.random.default_rng(0).permutation(len(rows)).tolist():
@@ -62,35 +54,7 @@ def test_a_dataset_without_documents_is_refused(tmp_path):
         ShardStore(open_shards(write_dataset(tmp_path / "shards", [], [])))
 
 
-def test_an_order_takes_each_kept_document_once_and_differs_by_epoch_and_seed(store):
-    keep = np.random.default_rng(1).random(len(store.lengths)) < 0.7
-    orders = {(seed, epoch): store.shuffled_order(seed, keep)(epoch) for seed in (0, 1) for epoch in (0, 1)}
-    for order in orders.values():
-        assert np.array_equal(np.sort(order), np.flatnonzero(keep))
-    for one, other in itertools.combinations(orders.values(), 2):
-        assert not np.array_equal(one, other)
-    for (seed, epoch), order in orders.items():
-        assert np.array_equal(store.shuffled_order(seed, keep)(epoch), order)
-
-
-def test_an_order_mixes_a_few_row_groups_at_a_time(store):
-    groups = group_of_each(store.dataset)[store.shuffled_order(0, everything(store))(0)]
-    sizes = np.bincount(groups)
-    at, seen = 0, []
-    while at < len(groups):
-        # The groups of a document and of those after it, until so many documents have passed as these groups have.
-        together = list(dict.fromkeys(groups[at:]))[:GROUPS_AT_ONCE]
-        block = groups[at : at + sizes[together].sum()]
-        assert set(block) == set(together)
-        # Documents of one group stand apart: an order of shuffled groups would not be enough.
-        assert np.count_nonzero(np.diff(block)) > len(block) / 2
-        seen += together
-        at += len(block)
-    assert sorted(seen) == list(range(len(sizes)))
-    assert seen != sorted(seen)
-
-
-def test_an_epoch_decodes_each_row_group_once_and_keeps_few(store, monkeypatch):
+def test_documents_in_order_decode_each_row_group_once_and_keep_few(store, monkeypatch):
     alive: list[weakref.ref[np.ndarray]] = []
     counts = []
 
@@ -102,22 +66,10 @@ def test_an_epoch_decodes_each_row_group_once_and_keeps_few(store, monkeypatch):
 
     bytes_column = bltmodel.data.bytes_column
     monkeypatch.setattr(bltmodel.data, "bytes_column", tracked)
-    for index in store.shuffled_order(0, everything(store))(0).tolist():
-        store.document(index)
-        store.starts(index)
-    assert len(counts) == len(store.dataset.row_groups)
-    assert max(counts) == GROUPS_AT_ONCE + 1
-
-
-def test_rows_across_the_border_of_two_blocks_decode_nothing_twice(store, monkeypatch):
-    reads: list[tuple[int, int]] = []
-    read = ShardDataset.read_row_group
-    monkeypatch.setattr(ShardDataset, "read_row_group", lambda self, *at: reads.append(at[:2]) or read(self, *at))
-    packer = Packer(store, store.shuffled_order(0, everything(store)), 64)
-    reads.clear()
-    for row in packer.one_pass():
+    for row in Packer(store, in_order(np.arange(len(store.lengths))), 64).one_pass():
         collate([row], CPU)
-    assert len(reads) == len(store.dataset.row_groups)
+    assert len(counts) == len(store.dataset.row_groups)
+    assert max(counts) == KEPT_GROUPS
 
 
 # ---------------------------------------------------------------------------------------------------------------- packing
@@ -172,7 +124,7 @@ def test_every_byte_and_every_end_is_predicted_once(store):
 
 
 def test_epochs_follow_one_another_without_padding(store):
-    packer = Packer(store, store.shuffled_order(0, everything(store)), 50)
+    packer = Packer(store, shuffled_order(len(store.lengths), 0), 50)
     num_rows = -(-2 * packer.tokens_per_epoch // 50)
     predicted: Counter[int] = Counter()
     for row, _ in itertools.islice(packer.endless_rows(Cursor()), num_rows):
@@ -227,7 +179,7 @@ def piece_alone(store: ShardStore, document: int, begin: int, end: int) -> Packe
 
 
 def test_packed_documents_get_the_logits_that_they_get_alone(folder, store):
-    model, rows = opinionated_blt(), list(Packer(store, store.shuffled_order(2, everything(store)), 150).one_pass())[:12]
+    model, rows = opinionated_blt(), list(Packer(store, shuffled_order(len(store.lengths), 2), 150).one_pass())[:12]
     lengths = [row.patch_lengths for row in open_shards(folder)]
     num_whole = num_cut = 0
     with torch.no_grad():
@@ -246,4 +198,4 @@ def test_packed_documents_get_the_logits_that_they_get_alone(folder, store):
 
 
 def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)

@@ -1,0 +1,257 @@
+"""The endless stream of packed rows that a BLT learns from, of one source or of several in fixed proportions.
+
+Documents fill rows in the order of `ShuffledBlocks`, as in `bltdata.training.packing`: end to end, epoch after epoch,
+without padding, and a document that doesn't fit goes on in the next row. With weights, each source has such a stream of its
+own and each row is of one source: of the one that lags most behind its share of the raw bytes so far. So after any number
+of rows a source has at most one row's bytes more than its share, and with `k` sources at most `k - 1` rows' less. A source
+that is small is repeated, in its own epochs.
+
+A place in the stream is a tuple of integers, four for each source and none for the beginning. The stream from a place on is
+always the same, whoever reads which of its rows. To pass rows over costs next to nothing beside reading their blocks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+
+from bltdata.errors import CorpusError
+from bltdata.shards import ShardDataset
+from bltdata.training.config import Share
+from bltdata.training.loop import Place, Step
+from bltdata.vocab import BOS_ID, BYTE_OFFSET, EOS_ID
+from bltmodel.blocks import SHUFFLED_BYTES, Block, ShuffledBlocks
+from bltmodel.masks import PackedBatch
+from bltmodel.selection import check_weights, select_all, select_sources
+
+PREFETCH_AT = 0.75
+"""Share of a block after which the next one is read: the later, the less is held at a time."""
+
+_WHOLE = 2**30
+"""What all weights sum to, as integers, so that every machine compares the same numbers."""
+
+
+class SourcePlace(NamedTuple):
+    """A place in the stream of one source: an epoch, a block of it, the next token of the block's documents end to end."""
+
+    epoch: int = 0
+    block: int = 0
+    token: int = 0
+    num_bytes: int = 0
+    """Raw bytes before this place, from the first epoch on."""
+
+
+class SourceRows:
+    """The stream of one source, or of all documents alike."""
+
+    def __init__(self, blocks: ShuffledBlocks, row_tokens: int) -> None:
+        self.blocks = blocks
+        self.row_tokens = row_tokens
+
+    def skip(self, place: SourcePlace, num_rows: int) -> SourcePlace:
+        """The place after so many rows."""
+        return self._walk(place, num_rows, Block.num_ends)
+
+    def read(self, place: SourcePlace, num_rows: int, rows: Sequence[np.ndarray], at: int) -> SourcePlace:
+        """Write rows from token `at` of `rows` on, see `fill_rows`; returns the place after them."""
+
+        def write(block: Block, begin: int, end: int) -> int:
+            nonlocal at
+            num_ends = fill_rows(block, begin, end, self.row_tokens, rows, at)
+            at += end - begin
+            return num_ends
+
+        return self._walk(place, num_rows, write)
+
+    def _walk(self, place: SourcePlace, num_rows: int, visit: Callable[[Block, int, int], int]) -> SourcePlace:
+        """Visit the tokens `begin ... end - 1` of blocks that the rows consist of; a visit says how many documents end in them."""
+        if not num_rows:
+            return place
+        epoch, number, token, num_bytes = place
+        left, num_empty = num_rows * self.row_tokens, 0
+        while True:
+            block = self.blocks.block(epoch, number)
+            end = min(token + left, block.num_tokens)
+            if end > token:
+                num_bytes += end - token - visit(block, token, end)
+                left, token, num_empty = left - end + token, end, 0
+            if not left:
+                break
+            if token == 0:
+                num_empty += 1
+                self._check_not_lost(num_empty, epoch)
+            (epoch, number), token = self.blocks.after(epoch, number), 0
+        if token > PREFETCH_AT * block.num_tokens:
+            self.blocks.expect(epoch, number)
+        return SourcePlace(epoch, number, token, num_bytes)
+
+    def _check_not_lost(self, num_empty: int, epoch: int) -> None:
+        # The documents were counted, so a whole epoch without any means that somebody changed the shards.
+        if num_empty > 2 * self.blocks.num_blocks(epoch) + 2:
+            raise CorpusError(f"{self.blocks.dataset.folder} lost its documents while it was read; build the shards again.")
+
+
+class RowStream:
+    """Rows of a dataset.
+
+    Args:
+        dataset: what `open_shards` gave.
+        row_tokens: tokens a row, `T`.
+        seed: fixes the order.
+        keep: bool `[num_documents]`, the documents to take; None for all.
+        weights: source -> its share of the raw bytes, in any unit, for every source of the dataset, 0 to leave one out. None takes
+            every document once an epoch, whatever its source.
+        shuffled_bytes: raw bytes that are shuffled together, of each source.
+        prefetch: read ahead in a thread.
+
+    Raises:
+        ConfigError: the weights don't fit the dataset.
+        CorpusError: there are no documents to take.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        row_tokens: int,
+        *,
+        seed: int = 0,
+        keep: np.ndarray | None = None,
+        weights: Mapping[str, float] | None = None,
+        shuffled_bytes: int = SHUFFLED_BYTES,
+        prefetch: bool = True,
+    ) -> None:
+        self.row_tokens = row_tokens
+        self.shares = {}
+        """Source -> its share of the raw bytes; empty without weights."""
+        if weights:
+            sources = select_sources(dataset, keep)
+            check_weights(weights, sources, dataset.folder)
+            self.shares = {name: weights[name] / sum(weights.values()) for name in sources if weights[name]}
+            selections = [sources[name] for name in self.shares]
+        else:
+            selections = [select_all(dataset, keep)]
+        self._weights = [max(round(share * _WHOLE), 1) for share in self.shares.values()]
+        self._sources = [
+            SourceRows(ShuffledBlocks(dataset, selection, seed, keep, shuffled_bytes=shuffled_bytes, prefetch=prefetch), row_tokens)
+            for selection in selections
+        ]
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of all documents that are taken, each with its BOS."""
+        return sum(source.blocks.selection.num_tokens for source in self._sources)
+
+    def num_bytes(self, place: Place) -> int:
+        """Raw bytes that are predicted before a place."""
+        return sum(part.num_bytes for part in self._parts(place))
+
+    def epochs(self, num_bytes: int) -> dict[str, float]:
+        """How often each source is gone through in so many raw bytes of the stream; empty without weights."""
+        sizes = [source.blocks.selection.num_bytes for source in self._sources]
+        return {name: num_bytes * share / size for (name, share), size in zip(self.shares.items(), sizes, strict=False)}
+
+    def skip(self, place: Place, num_rows: int) -> Place:
+        """The place after so many rows."""
+        parts = self._parts(place)
+        if len(parts) == 1:
+            return self._joined([self._sources[0].skip(parts[0], num_rows)])
+        for _ in range(num_rows):
+            chosen = self._lagging(parts)
+            parts[chosen] = self._sources[chosen].skip(parts[chosen], 1)
+        return self._joined(parts)
+
+    def read(self, place: Place, num_rows: int) -> tuple[PackedBatch, Place]:
+        """The next rows, and the place after them."""
+        # One array for the fields of a type: fewer objects to make for each batch.
+        numbers = np.empty((3, num_rows, self.row_tokens), dtype=np.int64)
+        flags = np.empty((2, num_rows, self.row_tokens), dtype=bool)
+        flat = [array.reshape(-1) for array in (*numbers, *flags)]
+        parts = self._parts(place)
+        if len(parts) == 1:
+            parts[0] = self._sources[0].read(parts[0], num_rows, flat, 0)
+        else:
+            for row in range(num_rows):
+                chosen = self._lagging(parts)
+                parts[chosen] = self._sources[chosen].read(parts[chosen], 1, flat, row * self.row_tokens)
+        return PackedBatch(*torch.from_numpy(numbers), *torch.from_numpy(flags)), self._joined(parts)
+
+    def steps(self, place: Place, batch_rows: int, share: Share, rank: int) -> Iterator[Step[PackedBatch]]:
+        """Optimiser steps of `batch_rows` rows from a place on, without end, each with the share of one process."""
+        while True:
+            own, after = self.skip(place, rank * share.num_rows), self.skip(place, batch_rows)
+            yield Step(self._batches(own, share), self.num_bytes(after) - self.num_bytes(place), after)
+            place = after
+
+    def _batches(self, place: Place, share: Share) -> Iterator[PackedBatch]:
+        for _ in range(share.num_rows // share.rows_at_once):
+            batch, place = self.read(place, share.rows_at_once)
+            yield batch
+
+    def _lagging(self, parts: Sequence[SourcePlace]) -> int:
+        """The source that lags most behind its share of the bytes so far, the first of several."""
+        total, whole = sum(part.num_bytes for part in parts), sum(self._weights)
+        missing = [weight * total - whole * part.num_bytes for weight, part in zip(self._weights, parts, strict=True)]
+        return missing.index(max(missing))
+
+    def _parts(self, place: Place) -> list[SourcePlace]:
+        if not place:
+            return [SourcePlace() for _ in self._sources]
+        size = len(SourcePlace._fields)
+        return [SourcePlace(*place[at : at + size]) for at in range(0, len(place), size)]
+
+    def _joined(self, parts: Sequence[SourcePlace]) -> Place:
+        return tuple(number for part in parts for number in part)
+
+
+def fill_rows(block: Block, begin: int, end: int, row_tokens: int, rows: Sequence[np.ndarray], at: int) -> int:
+    """Write tokens `begin ... end - 1` of a block's documents.
+
+    Args:
+        block: holds them.
+        begin: the first of them.
+        end: after the last.
+        row_tokens: tokens a row.
+        rows: the fields of a `PackedBatch`, flat: int64 and bool `[B * T]`. Written.
+        at: where in them the first token goes.
+
+    Returns:
+        How many documents end in them.
+    """
+    arrays = (block.data, block.starts, block.data_begins, block.starts_begins, block.token_ends)
+    return int(_pack(*arrays, begin, end, row_tokens, at, *rows))
+
+
+@njit(cache=True, nogil=True)
+def _copy_bytes(data: np.ndarray, ids: np.ndarray) -> None:
+    # A loop of its own, counted from 0: the compiler then sees that it can take many at a time.
+    for i in range(len(ids)):
+        ids[i] = np.int64(data[i]) + BYTE_OFFSET
+
+
+@njit(cache=True, nogil=True)
+def _pack(  # type: ignore[no-untyped-def]
+    data, starts, data_begins, starts_begins, token_ends, begin, end, row_tokens, at, ids, targets, visible_from, own, following
+):
+    document = np.searchsorted(token_ends, begin, side="right") - 1
+    first_document = document
+    while begin < end:
+        first, last = token_ends[document], token_ends[document + 1]
+        count = min(last, end, begin + row_tokens - at % row_tokens) - begin
+        token, is_whole = begin - first, begin + count == last
+        byte, flag, row_start = data_begins[document] + token, starts_begins[document] + token, at % row_tokens
+        # Token t stands for byte t - 1 and predicts position t. What a piece begins with starts a patch whatever stands here.
+        ids[at] = BOS_ID if token == 0 else np.int64(data[byte - 1]) + BYTE_OFFSET
+        own[at] = False
+        _copy_bytes(data[byte : byte + count - 1], ids[at + 1 : at + count])
+        _copy_bytes(data[byte : byte + count - is_whole], targets[at : at + count - is_whole])
+        if is_whole:
+            targets[at + count - 1] = EOS_ID
+        own[at + 1 : at + count] = starts[flag : flag + count - 1]
+        following[at : at + count] = starts[flag : flag + count]
+        visible_from[at : at + count] = row_start
+        begin += count
+        at += count
+        document += is_whole
+    return document - first_document
