@@ -2,6 +2,7 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk, and renamed; the folder entry is
 flushed too. A crash, a full disk or Ctrl-C before the rename leaves the old file, or none, and never half of one.
+A remote file is sent whole instead (`bltdata.remote`).
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bltdata.errors import ConfigError
+from bltdata.remote import AnyPath, RemotePath, as_path
 
 TEMPORARY_SUFFIX = ".tmp"
 PARTIAL_SUFFIX = ".partial"
@@ -68,26 +70,33 @@ def atomic_folder(folder: Path | str) -> Iterator[Path]:
         raise
 
 
-def write_bytes(path: Path | str, data: bytes) -> None:
+def write_bytes(path: AnyPath | str, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
+    path = as_path(path)
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: AnyPath | str, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def remove_leftovers(folder: Path | str, files: Collection[str] | None = None) -> None:
+def remove_leftovers(folder: AnyPath | str, files: Collection[str] | None = None) -> None:
     """Delete the temporary files of writers that were killed.
 
     Args:
-        folder: where they are.
+        folder: where they are; a remote one has none.
         files: what they would have become, to be written by nobody but the caller; None for all, where the caller is the folder's
             one writer.
     """
-    for leftover in Path(folder).glob(f".*{TEMPORARY_SUFFIX}"):
+    folder = as_path(folder)
+    if isinstance(folder, RemotePath):
+        return
+    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
         # `.NAME.WRITER.tmp`
         if files is None or leftover.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0] in files:
             leftover.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from bltdata.errors import BuildError
 from bltdata.nn import one_thread, prepare_allocator, resolve_device
 from bltdata.patching import PatchRule
 from bltdata.plan import BuildConfig, BuildPlan, agreed_build_plan, describe_model
+from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardRecord, ShardWriter, round_entropies
 from bltdata.shards.ledger import Ledger
 from bltdata.shards.schema import shard_name
@@ -40,7 +41,7 @@ class ShardJob:
     model_fingerprint: str
     rule: PatchRule
     config: BuildConfig
-    folder: Path
+    folder: AnyPath
     plan_fingerprint: str
 
     def __call__(self, fragment: Fragment) -> ShardRecord:
@@ -49,7 +50,8 @@ class ShardJob:
             raise BuildError(f"A worker can't see {self.folder / PLAN_FILE}; --out must be a folder that every machine of the run shares.")
         model = _load_model(self.model_folder, self.model_fingerprint, self.config.device)
         metadata = self.metadata(fragment, model)
-        with one_thread(), ShardWriter(self.folder / shard_name(fragment.index), metadata) as writer:
+        path = self.folder / shard_name(fragment.index)
+        with one_thread(), published(path) as file, ShardWriter(file, metadata) as writer:
             for document, score in _scored(model, self.corpus.read(fragment, writer.left_out), self.config):
                 entropies = round_entropies(score.entropy_nats, self.config.entropy_precision)
                 lengths = self.rule.lengths(document.data, entropies, document=document.doc_id)
@@ -79,7 +81,7 @@ def build_shards(
     corpus: Corpus,
     model_folder: Path,
     config: BuildConfig,
-    folder: Path,
+    folder: AnyPath,
     *,
     workers: int | None = 1,
     engine: EngineName = "local",
@@ -91,7 +93,7 @@ def build_shards(
         corpus: what to read.
         model_folder: the trained entropy model.
         config: how shards are made.
-        folder: gets `plan.json`, the shards, and last of all `manifest.json`.
+        folder: gets `plan.json`, the shards, and last of all `manifest.json`; of this machine, or of a store (`bltdata.remote`).
         workers: how many work at once; None for as many as the engine finds room for. They change nothing but the time it takes.
         engine: where they work: `local` processes, or `ray` for a cluster, which changes nothing either.
         reporter: who is told how it goes.
@@ -112,7 +114,7 @@ def build_share(
     corpus: Corpus,
     model_folder: Path,
     config: BuildConfig,
-    folder: Path,
+    folder: AnyPath,
     share: Share,
     *,
     workers: int | None = 1,
@@ -145,7 +147,7 @@ def build_share(
     reporter = reporter or BuildReporter()
     prepare_allocator()
     model = EntropyModel.load(model_folder)
-    with share.writing(folder):
+    with share.writing(folder, reporter.said):
         plan = _agreed(corpus, model, config, folder, share, reporter)
         # An engine may run it in another folder.
         paths = model_folder.resolve(), folder.resolve()
@@ -164,7 +166,7 @@ def build_share(
 
 
 def plan_shards(
-    corpus: Corpus, model_folder: Path, config: BuildConfig, folder: Path, *, reporter: BuildReporter | None = None
+    corpus: Corpus, model_folder: Path, config: BuildConfig, folder: AnyPath, *, reporter: BuildReporter | None = None
 ) -> BuildPlan:
     """Write the plan of a build, or read the one that is there, and make no shard: its jobs then need not wait for each other.
 
@@ -173,11 +175,12 @@ def plan_shards(
         BltError: the corpus can't be read, or the calibration can't reach its target.
     """
     model = EntropyModel.load(model_folder)
-    with WHOLE.writing(folder):
-        return _agreed(corpus, model, config, folder, WHOLE, reporter or BuildReporter())
+    reporter = reporter or BuildReporter()
+    with WHOLE.writing(folder, reporter.said):
+        return _agreed(corpus, model, config, folder, WHOLE, reporter)
 
 
-def _agreed(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: Path, share: Share, reporter: BuildReporter) -> BuildPlan:
+def _agreed(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, share: Share, reporter: BuildReporter) -> BuildPlan:
     waiting = functools.partial(reporter.said, f"Another job is writing the plan of {folder}; waiting for it.")
     with share.turn(folder, "plan", waiting):
         return agreed_build_plan(corpus, model, config, folder, reporter)
@@ -196,7 +199,7 @@ def _scored(model: EntropyModel, documents: Iterable[Document], config: BuildCon
         yield ahead.popleft(), score
 
 
-def _publish(job: ShardJob, folder: Path, model: EntropyModel, records: list[ShardRecord]) -> Manifest:
+def _publish(job: ShardJob, folder: AnyPath, model: EntropyModel, records: list[ShardRecord]) -> Manifest:
     manifest = Manifest.create(
         entropy_model=describe_model(model, job.config),
         patch_rule=to_mapping(job.rule),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bltdata.errors import ConfigError
+from bltdata.remote import is_url
 
 T = TypeVar("T")
 
@@ -160,6 +161,8 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{where} is {value!r}; it must be a finite number.")
         return float(value)
     if hint is Path and isinstance(value, (str, Path)):
+        if is_url(value):
+            raise ConfigError(f"{where} is the address of something remote; give a path of this machine.")
         return Path(value)
     # bool is an int to Python, but not to a user who wrote `true` for a count.
     if isinstance(value, hint) and isinstance(value, bool) == (hint is bool):

@@ -31,3 +31,7 @@ class CheckpointError(BltError, ValueError):
 
 class BuildError(BltError, RuntimeError):
     """A run could not be finished; what was finished stands."""
+
+
+class RemoteError(BltError, OSError):
+    """A store of remote files can't be reached, refuses, or gives less than it should."""

@@ -1,7 +1,7 @@
 """Who may write to a folder: one process, or jobs that share the work; by locks that the system drops with the process that held them.
 
 The locks are `flock`s, so jobs on several machines need a file system that has them for all machines (NFS 4, Lustre mounted with
-`flock`, and most others do).
+`flock`, and most others do). Object stores have none; there a lock is an object that is renewed, see `bltdata.lease`.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from bltdata.errors import BuildError
+from bltdata.lease import hold
+from bltdata.remote import AnyPath, RemotePath, as_path
 
 LOCK_FILE = ".lock"
 JOBS_FOLDER = ".jobs"
@@ -20,13 +22,21 @@ _WAIT_SECONDS = 0.05
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path | str) -> Iterator[None]:
+def exclusive(folder: AnyPath | str, waiting: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """A block in which this process alone may write to `folder`, which is made where it doesn't exist.
+
+    Args:
+        folder: what is written to.
+        waiting: is told why it takes a while to begin, which happens with remote folders only.
 
     Raises:
         BuildError: another process is writing to it.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
+    if isinstance(folder, RemotePath):
+        with hold(folder, waiting):
+            yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a") as file:
         if not _locked(file, fcntl.LOCK_EX):
@@ -35,13 +45,19 @@ def exclusive(folder: Path | str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_of(folder: Path | str, index: int, count: int) -> Iterator[None]:
+def one_of(folder: AnyPath | str, index: int, count: int) -> Iterator[None]:
     """A block in which this process writes to `folder` as job `index` of `count`, each of which has files of its own.
 
     Raises:
-        BuildError: another process writes to the folder alone, as this job, or as one of another number of jobs.
+        BuildError: another process writes to the folder alone, as this job, or as one of another number of jobs; or the folder is
+            remote.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
+    if isinstance(folder, RemotePath):
+        raise BuildError(
+            f"The jobs of an array can't share the remote folder {folder}, as it has no locks for several; let them share a folder of a "
+            "file system and copy it, or run one build with --workers or --engine ray."
+        )
     with contextlib.ExitStack() as held:
         with turn(folder):
             lock = held.enter_context((folder / LOCK_FILE).open("a"))

@@ -7,7 +7,6 @@ from there: the fragments with their sizes and fingerprints, and the patch rule,
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,6 +21,7 @@ from bltdata.errors import ConfigError
 from bltdata.nn import one_thread, resolve_device
 from bltdata.patching import Calibration, PatchRule, calibrate
 from bltdata.patching.calibration import check_target
+from bltdata.remote import AnyPath
 from bltdata.shards import round_entropies
 from bltdata.shards.precision import Precision as EntropyPrecision
 
@@ -78,7 +78,7 @@ class BuildPlan:
     """Names the plan; every shard says which one it belongs to."""
 
 
-def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: Path, reporter: BuildReporter) -> BuildPlan:
+def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, reporter: BuildReporter) -> BuildPlan:
     """The plan of the build in `folder`; a new one is made, and written there, where it has none. For one process at a time.
 
     Raises:

@@ -8,17 +8,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, to_mapping
 from bltdata.engines import open_engine
 from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
-from bltdata.errors import BuildError, ConfigError, ShardError
+from bltdata.errors import BuildError, ConfigError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.patching.calibration import CalibrationReport, check_target
 from bltdata.patching.sources import SourceRules
+from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardDataset, ShardRecord, ShardWriter, open_shards, read_metadata
 from bltdata.shards.batches import cut_again
 from bltdata.shards.calibration import calibrate_shards
@@ -55,7 +55,7 @@ class RepatchJob:
 
     dataset: ShardDataset
     rules: SourceRules
-    folder: Path
+    folder: AnyPath
     plan_fingerprint: str
 
     def __call__(self, index: int) -> ShardRecord:
@@ -64,13 +64,13 @@ class RepatchJob:
         # Of every bit: what is copied is not looked at again.
         if file_checksum(path) != record.checksum:
             raise ShardError(f"The shard {path} differs from its checksum; delete it and run build-shards again.")
-        with ShardWriter(self.folder / record.file, self.metadata(path)) as writer:
+        with published(self.folder / record.file) as file, ShardWriter(file, self.metadata(path)) as writer:
             writer.left_out.update(record.left_out)
             for table in self.dataset.iter_shard(index):
                 writer.add_row_group(cut_again(table, self.rules))
         return writer.record
 
-    def metadata(self, path: Path) -> dict[str, Any]:
+    def metadata(self, path: AnyPath) -> dict[str, Any]:
         """What the new shard says of how it was made: what the one at `path` says, but for its plan and its rule."""
         metadata = read_metadata(path) | {"plan": self.plan_fingerprint}
         metadata.pop("source_rules", None)
@@ -78,7 +78,7 @@ class RepatchJob:
 
 
 def repatch_shards(
-    shards: Path, config: RepatchConfig, folder: Path, *, workers: int = 1, reporter: BuildReporter | None = None
+    shards: AnyPath, config: RepatchConfig, folder: AnyPath, *, workers: int = 1, reporter: BuildReporter | None = None
 ) -> Manifest:
     """Build the dataset `folder` from the dataset `shards` with another rule, or finish one that was begun.
 
@@ -101,7 +101,7 @@ def repatch_shards(
     dataset = open_shards(shards)
     if folder.resolve() == shards.resolve():
         raise BuildError(f"{folder} is the folder of the shards themselves; choose another one for the new shards.")
-    with exclusive(folder):
+    with exclusive(folder, reporter.said):
         rules, plan_fingerprint = _agreed_rules(dataset, config, folder, reporter)
         num_bytes = [record.num_bytes for record in dataset.manifest.shards]
         manifest = finish_shards(
@@ -118,7 +118,7 @@ def repatch_shards(
     return manifest
 
 
-def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: Path, reporter: BuildReporter) -> tuple[SourceRules, str]:
+def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: AnyPath, reporter: BuildReporter) -> tuple[SourceRules, str]:
     """The rules of the run in `folder`, and the fingerprint of its plan: of the plan there, or of a new one, which is written."""
     wanted = {"dataset": dataset.manifest.fingerprint, "settings": to_mapping(config)}
     differences = {"dataset": "other shards", "settings": "another rule"}
@@ -165,6 +165,8 @@ def _plan_of(dataset: ShardDataset) -> dict[str, Any] | None:
         plan = json.loads((dataset.folder / PLAN_FILE).read_bytes())
         own = _plan_fingerprint(plan)
         is_a_build = isinstance(plan["identity"]["build"], dict)
+    except RemoteError:
+        raise
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return dict(plan) if is_a_build and all(read_metadata(path).get("plan") == own for path in dataset.paths) else None
@@ -186,7 +188,7 @@ def _plan_fingerprint(plan: Mapping[str, Any]) -> str:
     return fingerprint([plan["identity"], plan["patch_rule"], *([source_rules] if source_rules else [])])
 
 
-def _publish(made_from: Manifest, rules: SourceRules, records: list[ShardRecord], folder: Path) -> Manifest:
+def _publish(made_from: Manifest, rules: SourceRules, records: list[ShardRecord], folder: AnyPath) -> Manifest:
     manifest = Manifest.create(
         entropy_model=made_from.entropy_model,
         entropy_precision=made_from.entropy_precision,

@@ -16,6 +16,7 @@ from bltdata.errors import CheckpointError, ConfigError
 from bltdata.nn import autocast, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import Precision
+from bltdata.remote import AnyPath
 from bltdata.shards import open_shards, schema
 from bltdata.training.checkpoint import load_model_metadata
 from bltdata.training.packing import Packer, first_documents, in_order
@@ -71,7 +72,7 @@ class Evaluation:
 
 def evaluate(
     model_folder: Path,
-    shards: Path,
+    shards: AnyPath,
     *,
     max_bytes: int | None = None,
     row_tokens: int | None = None,

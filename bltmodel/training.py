@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ShardError
+from bltdata.remote import AnyPath
 from bltdata.shards import Manifest, ShardDataset, open_shards, schema
 from bltdata.shards.columns import bytes_column
 from bltdata.shards.schema import MANIFEST_NAME
@@ -23,10 +24,12 @@ from bltdata.training.loop import Reporter, TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
 from bltdata.training.task import PackedTask
 from bltdata.training.world import World, exclusive_to
+from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
 from bltmodel.data import ShardStore, collate
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
+from bltmodel.rows import RowStream
 
 TRAIN_FOLDER = "train"
 VALIDATION_FOLDER = "validation"
@@ -57,6 +60,8 @@ class TrainingData:
     validation: ShardStore
     held_out: np.ndarray | None
     """bool `[documents of train]`, the validation documents, where both are of one dataset."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Source -> its share of the raw bytes that are learned from, in any unit; empty to take every document once an epoch."""
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data, and what a model's user must know of it."""
@@ -72,11 +77,18 @@ class TrainingData:
         if manifest.source_rules:
             # Only then, so that runs on one rule are what they were.
             described["source_rules"] = manifest.source_rules
+        if self.weights:
+            described["mixing"] = dict(sorted(self.weights.items()))
         return described
 
 
 def open_training_data(
-    shards: Path, validation_shards: Path | None = None, *, folder: Path | None = None, world: World | None = None
+    shards: AnyPath,
+    validation_shards: AnyPath | None = None,
+    *,
+    folder: Path | None = None,
+    weights: Mapping[str, float] | None = None,
+    world: World | None = None,
 ) -> TrainingData:
     """Open the shards to train on.
 
@@ -85,6 +97,7 @@ def open_training_data(
         validation_shards: the validation documents; None to look into `shards` for them, and where it is one dataset, to
             hold out a twentieth of its documents, chosen by their content.
         folder: the run's, which keeps in mind what was held out, so that only its first start reads everything for it.
+        weights: source -> its share of the raw bytes that are learned from, in any unit; see `RowStream`.
         world: the processes that train together; None where there is one.
 
     Raises:
@@ -100,10 +113,10 @@ def open_training_data(
     with world.together():
         if not world.is_first:
             data = _open(shards, validation_shards, folder)
-    return data
+    return replace(data, weights=dict(weights or {}))
 
 
-def _open(shards: Path, validation_shards: Path | None, folder: Path | None) -> TrainingData:
+def _open(shards: AnyPath, validation_shards: AnyPath | None, folder: Path | None) -> TrainingData:
     train = open_shards(shards)
     if validation_shards is None:
         store = ShardStore(train)
@@ -176,16 +189,26 @@ def train_blt(
     with exclusive_to(world, folder):
         with world.together():
             model = BLT(architecture, config.seed).to(where)
-            kept = ~data.held_out if data.held_out is not None else np.ones(len(data.train.lengths), dtype=bool)
-            train_rows = Packer(data.train, data.train.shuffled_order(config.seed, kept), config.row_tokens)
-            judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(len(data.validation.lengths))
+            kept = ~data.held_out if data.held_out is not None else None
+            train_rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed, keep=kept, weights=data.weights)
+            judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(data.validation.num_documents)
             judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
             validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
             extra = {"training": to_mapping(config), "data": data.describe()}
             task = BLTTask(model, train_rows, validation_rows, config, folder, extra, world)
-            identity = {"model": to_mapping(architecture), "data": data.describe()}
+            # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
+            identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES}
             run = TrainingRun(task, config, folder, identity, reporter, world)
+        if reporter and world.is_first and data.weights:
+            reporter.said(_mixture_line(train_rows, config))
         return run.run(resume)
+
+
+def _mixture_line(rows: RowStream, config: TrainingConfig) -> str:
+    """What each source gives to a run."""
+    epochs = rows.epochs(config.steps * config.batch_rows * config.row_tokens)
+    shares = ", ".join(f"{name} {share:.1%} ({epochs[name]:.2g} epochs)" for name, share in rows.shares.items())
+    return f"Of the bytes that {config.steps} steps learn from: {shares}."
 
 
 def _held_out(store: ShardStore, folder: Path | None) -> np.ndarray:
@@ -194,7 +217,7 @@ def _held_out(store: ShardStore, folder: Path | None) -> np.ndarray:
         return _choose_held_out(store)
     path, fingerprint = folder / HELD_OUT_FILE, store.dataset.manifest.fingerprint
     known = _remembered(path, fingerprint)
-    if known is not None and known.shape == store.lengths.shape:
+    if known is not None and known.shape == (store.num_documents,):
         return known
     held_out = _choose_held_out(store)
     with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -48,6 +48,10 @@ COMMANDS = {
         "bltdata.cli.entropy_stats:entropy_stats",
         "Report the entropies, patches and bits per byte of a folder of shards.",
     ),
+    "compare": LazyCommand(
+        "bltdata.cli.compare:compare",
+        "Put datasets side by side: their rules, patch lengths, entropies and bits per byte.",
+    ),
     "verify": LazyCommand(
         "bltdata.cli.verify:verify",
         "Check that shards are what their manifest says: every file, every row, every patch.",
@@ -55,6 +59,10 @@ COMMANDS = {
     "show": LazyCommand(
         "bltdata.cli.show:show",
         "Show where the patches of a text, a file or a document of a dataset are, in colours.",
+    ),
+    "explore": LazyCommand(
+        "bltdata.cli.explore:explore",
+        "Write a page in which one moves the threshold and watches the patches.",
     ),
 }
 

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import to_mapping
 from bltdata.corpus.config import CorpusConfig
 from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
+from bltdata.remote import AnyPath
 
 
 @command(
@@ -20,13 +21,14 @@ from bltdata.patching.settings import RuleSettings
     bltdata build-shards --entropy-model runs/entropy-model --target-patch-length 4.5 --split train --out runs/train
     bltdata build-shards --entropy-model runs/entropy-model --rule-from runs/train --split validation --out runs/validation
     bltdata build-shards --entropy-model runs/entropy-model --threshold 1.5 --shard-index 3 --shard-count 100 --out runs/big
+    bltdata build-shards --entropy-model runs/entropy-model --corpus "s3://bucket/pages/*.jsonl.gz" --threshold 1.5 --out s3://bucket/shards
     """
 )
 @options_from(CorpusConfig)
 @click.option("--split", default="train", show_default=True, help="Documents to take: train, validation, test, or all.")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, required=True, metavar="FOLDER", help="The trained entropy model.")
 @options_from(RuleSettings, prefix="rule")
-@click.option("--rule-from", type=ANY_PATH, metavar="FOLDER", help="Take the patch rule of this dataset, threshold included.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="FOLDER", help="Take the patch rule of this dataset, threshold included.")
 @click.option("--target-patch-length", type=float, help="Calibrate the threshold so that patches have this mean length, e.g. 4.5.")
 @click.option("--calibration-bytes", type=int, default=None, help="Bytes of documents to calibrate on.  [default: 1048576]")
 @click.option(
@@ -60,7 +62,7 @@ from bltdata.patching.settings import RuleSettings
 @click.option("--shard-index", type=int, help="Make the share of this job of an array, from 0; the last to finish writes manifest.json.")
 @click.option("--shard-count", type=int, help="How many jobs the array has; each makes every so-many-th shard.")
 @click.option("--plan-only", is_flag=True, help="Write plan.json and no shard: what is to be done, and the calibrated threshold.")
-@out_option("Folder that gets the shards and, last, manifest.json.")
+@out_option("Folder, or an address such as s3://bucket/shards, that gets the shards and, last, manifest.json.", kind=DATASET_PATH)
 @config_option
 @json_option
 @click.pass_context
@@ -68,14 +70,14 @@ def build_shards(
     ctx: click.Context,
     split: str,
     model_folder: Path,
-    rule_from: Path | None,
+    rule_from: AnyPath | None,
     device_name: str | None,
     engine: Literal["local", "ray"],
     workers: int | None,
     shard_index: int | None,
     shard_count: int | None,
     plan_only: bool,
-    out: Path,
+    out: AnyPath,
     config_file: Path | None,
     as_json: bool,
     **_: Any,

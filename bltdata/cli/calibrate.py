@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
+from bltdata.cli.common import DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.patching.settings import RuleSettings
+from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,20 +27,22 @@ _MOST_SOURCES = 6
     bltdata calibrate --shards runs/shards/train --target-patch-length 4.5 --by source --validation-shards runs/shards/validation
     """
 )
-@click.option("--shards", type=ANY_PATH, required=True, metavar="FOLDER", help="Documents to calibrate on, with their stored entropies.")
+@click.option(
+    "--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="Documents to calibrate on, with their stored entropies."
+)
 @click.option("--target-patch-length", type=float, required=True, help="Mean patch length that is wanted, e.g. 4.5.")
 @click.option("--by", type=click.Choice(["source"]), help="Find a threshold for each source as well.")
-@click.option("--validation-shards", type=ANY_PATH, metavar="FOLDER", help="Documents to try the thresholds on.")
+@click.option("--validation-shards", type=DATASET_PATH, metavar="FOLDER", help="Documents to try the thresholds on.")
 @options_from(RuleSettings, prefix="rule")
 @config_option
 @json_option
 @click.pass_context
 def calibrate(
     ctx: click.Context,
-    shards: Path,
+    shards: AnyPath,
     target_patch_length: float,
     by: str | None,
-    validation_shards: Path | None,
+    validation_shards: AnyPath | None,
     config_file: Path | None,
     as_json: bool,
     **_: Any,

@@ -16,6 +16,7 @@ import errno
 import importlib
 import json
 import sys
+import tempfile
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -24,15 +25,40 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from bltdata.errors import BltError
+from bltdata.errors import BltError, ConfigError
+from bltdata.remote import RemotePath, as_path
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
-ANY_PATH = click.Path(path_type=Path)
+
+class _AnyPath(click.Path):
+    """A path of this machine; where a dataset is meant, an address of a store, such as `s3://bucket/shards`, as well."""
+
+    def __init__(self, *, may_be_remote: bool) -> None:
+        super().__init__(path_type=Path)
+        self._may_be_remote = may_be_remote
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Make it a `Path`, or a `RemotePath`."""
+        try:
+            path = as_path(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+        if isinstance(path, Path):
+            return super().convert(str(path), param, ctx)
+        if not self._may_be_remote:
+            self.fail(f"{str(path)!r} is remote, and this works with files of this machine only; give a local path.", param, ctx)
+        return path
+
+
+ANY_PATH = _AnyPath(may_be_remote=False)
 """What is there is for the library to check: its errors say what a folder must hold and who writes it."""
+
+DATASET_PATH = _AnyPath(may_be_remote=True)
+"""The same for a folder of shards, which may be remote; it arrives as a `bltdata.remote.AnyPath`."""
 
 FOLDED_WIDTH = 16
 """Cells that a column keeps which is folded on a narrow terminal."""
@@ -145,9 +171,9 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(function)
 
 
-def out_option(help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add `--out FOLDER`, which arrives as `out: Path`: the one name for the folder that a command writes to."""
-    return click.option("--out", type=ANY_PATH, required=True, metavar="FOLDER", help=help)
+def out_option(help: str, *, kind: click.ParamType = ANY_PATH) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add `--out FOLDER`, which arrives as `out`: the one name for the folder that a command writes to; `kind` is one of those above."""
+    return click.option("--out", type=kind, required=True, metavar="FOLDER", help=help)
 
 
 def print_json(value: Any) -> None:
@@ -225,6 +251,9 @@ def _disk_full_sentence(error: Exception, ctx: click.Context) -> str | None:
     # A failing write knows no name; then the folder that the command was told to write to is what is full.
     filename = getattr(error, "filename", None)
     place = Path(filename).parent if isinstance(filename, str) else ctx.params.get("out")
+    if isinstance(place, RemotePath):
+        # Shards are made here before they are sent.
+        place = tempfile.gettempdir()
     below = f" below {place}" if place else ""
     return f"The disk is full: free some space{below} and run the same command again."
 

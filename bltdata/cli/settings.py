@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from bltdata.cli.common import ANY_PATH
 from bltdata.config import from_mapping, merged, nearest, read_toml
 from bltdata.errors import ConfigError
 
@@ -45,7 +46,7 @@ def config_option(function: Function) -> Function:
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path),
+        type=ANY_PATH,
         metavar="FILE.toml",
         help="Read settings from a TOML file; options given here win over it.",
     )(function)
@@ -228,7 +229,7 @@ def _parameter_type(hint: Any) -> click.ParamType | None:
     if origin is tuple:
         item = _parameter_type(arguments[0])
         return _Listed(item) if item else None
-    simple = {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path)}
+    simple = {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING, Path: ANY_PATH}
     return simple.get(hint)
 
 

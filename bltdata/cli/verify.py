@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.errors import ConfigError
+from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     from bltdata.verification import DeepCheck, VerificationReport
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     bltdata verify runs/shards/train --deep --entropy-model runs/entropy-model
     """
 )
-@click.argument("folders", metavar="DIR...", type=ANY_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="DIR...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--deep", is_flag=True, help="Score a sample of documents again and compare; needs --entropy-model.")
 @click.option("--deep-documents", type=click.IntRange(min=1), default=None, help="Documents of each dataset to score.  [default: 32]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scored the datasets, for --deep.")
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def verify(
     ctx: click.Context,
-    folders: tuple[Path, ...],
+    folders: tuple[AnyPath, ...],
     deep: bool,
     deep_documents: int | None,
     model_folder: Path | None,

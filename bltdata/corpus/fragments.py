@@ -30,9 +30,11 @@ class Piece:
     file_bytes: int | None = None
     """The size of the file on disk when the plan was made."""
     modified_ns: int | None = None
-    """The file's time of change when the plan was made, in nanoseconds since 1970."""
+    """The file's time of change when the plan was made, in nanoseconds since 1970; None for a remote file."""
     skip_rows: int = dataclasses.field(default=0, metadata=ADDED_LATER)
     """Pass over the first so many rows of a row group: a part of one that is too large for a fragment."""
+    file_version: str | None = dataclasses.field(default=None, metadata=ADDED_LATER)
+    """Of a remote file, its version when the plan was made: see `FileEntry.version`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,9 @@ class Fragment:
 
     @property
     def fingerprint(self) -> str:
-        """Names what the fragment reads: another file, size or range gives another one; its place in the plan, and times, don't."""
-        return fingerprint([self.source, [to_mapping(dataclasses.replace(piece, modified_ns=None)) for piece in self.items]])
+        """Names what the fragment reads: another file, size or range gives another one; its place in the plan, times and versions don't."""
+        pieces = [dataclasses.replace(piece, modified_ns=None, file_version=None) for piece in self.items]
+        return fingerprint([self.source, [to_mapping(piece) for piece in pieces]])
 
 
 def group(pieces: Iterable[Piece], target_bytes: int) -> Iterator[tuple[Piece, ...]]:

@@ -99,7 +99,7 @@ class HubSource:
         if not entries:
             return piece
         file_bytes = sum(entry.size_bytes for entry in entries)
-        return dataclasses.replace(piece, file_bytes=file_bytes, modified_ns=max(entry.modified_ns for entry in entries))
+        return dataclasses.replace(piece, file_bytes=file_bytes, modified_ns=max(entry.modified_ns or 0 for entry in entries))
 
     def _read_rows(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
         # The cursor is taken away while it is in use, so that a second reader can't move it.

@@ -11,7 +11,7 @@ from bltdata.corpus.columns import arrow_documents, check_arrow_types, check_col
 from bltdata.corpus.fragments import Piece, group
 from bltdata.corpus.paths import printable
 from bltdata.corpus.source import DiskSource
-from bltdata.corpus.streams import naming_errors
+from bltdata.corpus.streams import open_ranges
 
 _BATCH_ROWS = 256
 """Rows decoded at once: enough to be fast, few enough for documents of many megabytes."""
@@ -86,7 +86,7 @@ class ParquetSource(DiskSource):
     def _open(self, piece: Piece) -> Iterator[tuple[pq.ParquetFile, str]]:
         path = self.path(piece)
         where = printable(path)
-        with naming_errors(path), open(path, "rb") as stream, pq.ParquetFile(stream) as file:
+        with open_ranges(path) as stream, pq.ParquetFile(stream) as file:
             schema = file.schema_arrow
             text_column = choose_text_column(self.spec.text, schema.names, where)
             if self.spec.id is not None:

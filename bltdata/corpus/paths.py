@@ -12,6 +12,7 @@ import stat
 from collections.abc import Container, Iterator
 
 from bltdata.errors import CorpusError
+from bltdata.remote import is_url
 
 _ESCAPE = re.compile(rb"\\(?:(\\)|x([0-9a-f]{2}))")
 
@@ -23,8 +24,10 @@ class FileEntry:
     name: str
     """Its path below the corpus's folder, as `path_name` writes it."""
     size_bytes: int
-    modified_ns: int
-    """Time of the last change, in nanoseconds since 1970."""
+    modified_ns: int | None = None
+    """Time of the last change, in nanoseconds since 1970; None for a remote file."""
+    version: str | None = None
+    """Of a remote file, what its store changes with it: its ETag, or the time of its last change; None where there is neither."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class FileSet:
     """The files of a corpus, sorted by name."""
 
     folder: str
-    """Absolute; names are below it."""
+    """Absolute, or an address; names are below it."""
     entries: tuple[FileEntry, ...]
 
     def path(self, name: str) -> str:
-        """The path of the file with this name."""
+        """The path of the file with this name, or its address."""
+        if is_url(self.folder):
+            return f"{self.folder}/{remote_key(name)}"
         return os.path.join(self.folder, name_path(name))
 
 
@@ -103,6 +108,20 @@ def name_path(name: str) -> str:
     """The path that `path_name` wrote as `name`."""
     data = _ESCAPE.sub(lambda match: match[1] or bytes.fromhex(match[2].decode()), name.encode())
     return os.fsdecode(data).replace("/", os.sep)
+
+
+def key_name(key: str) -> str:
+    r"""Write a key of an object store, which is text already, as a name.
+
+    >>> key_name("a\\b.txt"), remote_key(key_name("a\\b.txt")) == "a\\b.txt"
+    ('a\\\\b.txt', True)
+    """
+    return key.replace("\\", "\\\\")
+
+
+def remote_key(name: str) -> str:
+    """The key that `key_name` wrote as `name`."""
+    return name.replace("\\\\", "\\")
 
 
 def printable(text: str) -> str:

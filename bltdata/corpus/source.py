@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Protocol
 from bltdata.config import fingerprint
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileEntry, find_files, printable
+from bltdata.corpus.remote_files import check_remote_file, find_remote_files
 from bltdata.corpus.spec import CorpusSpec
 from bltdata.corpus.streams import estimate_raw_bytes
 from bltdata.errors import CorpusError
+from bltdata.remote import is_url
 
 
 class Source(Protocol):
@@ -41,7 +43,7 @@ class Source(Protocol):
 
 
 class DiskSource:
-    """Base of the sources that read files: they are found once, and checked against the plan when they are read."""
+    """Base of the sources that read files, local or remote: they are found once, and checked against the plan when they are read."""
 
     endings: ClassVar[tuple[str, ...]] = ()
     """In a folder, only files with these endings are meant."""
@@ -53,7 +55,7 @@ class DiskSource:
             CorpusError: there are none.
         """
         self.spec = spec
-        self.files = find_files(spec.location, self.endings)
+        self.files = find_remote_files(spec.location, self.endings) if is_url(spec.location) else find_files(spec.location, self.endings)
 
     def pieces(self, target_bytes: int) -> Iterator[Piece]:
         """Each file whole."""
@@ -67,15 +69,19 @@ class DiskSource:
             size_bytes=estimate_raw_bytes(entry.name, entry.size_bytes),
             file_bytes=entry.size_bytes,
             modified_ns=entry.modified_ns,
+            file_version=entry.version,
         )
 
     def path(self, piece: Piece) -> str:
         """Where a piece's file is, if it is still the one that was planned.
 
         Raises:
-            CorpusError: its size or its time of change is another; the plan would read it from the wrong places.
+            CorpusError: its size, or its time of change or version, is another; the plan would read it from the wrong places.
         """
         path = self.files.path(piece.name)
+        if is_url(path):
+            check_remote_file(path, piece.file_bytes, piece.file_version)
+            return path
         try:
             status = os.stat(path)
         except OSError as error:
@@ -99,5 +105,7 @@ class DiskSource:
         }
 
     def state(self) -> Any:
-        """The files' names, sizes and times of change."""
-        return [[entry.name, entry.size_bytes, entry.modified_ns] for entry in self.files.entries]
+        """The files' names, sizes, and times of change or versions."""
+        return [
+            [entry.name, entry.size_bytes, entry.modified_ns if entry.version is None else entry.version] for entry in self.files.entries
+        ]

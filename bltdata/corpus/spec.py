@@ -2,7 +2,8 @@
 
     KIND:LOCATION#key=value&key=value
 
-A path or pattern alone is enough where its ending says what it holds: `pages.jsonl.gz`, `rows.parquet`, `notes/`.
+A path or pattern alone is enough where its ending says what it holds: `pages.jsonl.gz`, `rows.parquet`, `notes/`. So is an address,
+such as `s3://bucket/pages/*.jsonl.gz`; whatever fsspec reads can be meant.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any, Literal, get_args
 from bltdata.config import nearest
 from bltdata.corpus.paths import fixed_part, printable
 from bltdata.errors import ConfigError
+from bltdata.remote import check_url, is_url
 
 Kind = Literal["python-docs", "files", "jsonl", "parquet", "hf"]
 DocumentUnit = Literal["file", "line", "paragraph"]
@@ -53,7 +55,7 @@ class CorpusSpec:
 
     kind: Kind
     location: str = ""
-    """A file, a folder, a pattern, or the name of a Hugging Face dataset; nothing for `python-docs`."""
+    """A file, a folder, a pattern, an address of one of these, or the name of a Hugging Face dataset; nothing for `python-docs`."""
     document: DocumentUnit = "file"
     """What one document is, for `files`."""
     text: str | None = None
@@ -77,6 +79,8 @@ class CorpusSpec:
 
     def __post_init__(self) -> None:
         """Check what no single field shows."""
+        # First of all: other errors repeat what was given.
+        check_url(self.location)
         if self.kind != "python-docs" and not self.location:
             raise ConfigError(f"The corpus {str(self)!r} lacks a location; write e.g. {self.kind}:LOCATION.")
         if self.kind == "python-docs" and self.location:
@@ -104,6 +108,7 @@ class CorpusSpec:
         >>> str(CorpusSpec.parse("hf:Salesforce/wikitext:wikitext-103-raw-v1:validation#limit=100"))
         'hf:Salesforce/wikitext:wikitext-103-raw-v1:validation#limit=100'
         """
+        check_url(re.sub(r"^(files|jsonl|parquet):(?=\w+:)", "", text))
         address, _, options_text = text.rpartition("#") if "#" in text else (text, "", "")
         kind, location = _split_kind(address)
         values: dict[str, Any] = {"kind": kind, "location": location}
@@ -129,9 +134,14 @@ class CorpusSpec:
             return "python-docs"
         if self.kind == "hf":
             return self.config or os.path.basename(os.path.normpath(self.location))
-        path = os.path.abspath(fixed_part(os.path.expanduser(self.location)))
-        name = os.path.basename(path)
-        return printable(name if os.path.isdir(path) else _LAST_ENDING.sub("", _COMPRESSED_ENDING.sub("", name))) or self.kind
+        if is_url(self.location):
+            # Whether it is a folder is not worth asking its store.
+            name, is_folder = os.path.basename(fixed_part(self.location).rstrip("/")), fixed_part(self.location) != self.location
+            is_folder = is_folder or self.location.endswith("/")
+        else:
+            path = os.path.abspath(fixed_part(os.path.expanduser(self.location)))
+            name, is_folder = os.path.basename(path), os.path.isdir(path)
+        return printable(name if is_folder else _LAST_ENDING.sub("", _COMPRESSED_ENDING.sub("", name))) or self.kind
 
     def _hub_name(self) -> str:
         name = self.location if self.revision is None else f"{self.location}@{self.revision}"
@@ -156,7 +166,7 @@ def _split_kind(address: str) -> tuple[str, str]:
     if address == "python-docs":
         return address, ""
     prefix = _KIND_PREFIX.match(address)
-    if prefix:
+    if prefix and (prefix[1] in KINDS or not is_url(address)):
         if prefix[1] not in KINDS:
             raise ConfigError(
                 f"The corpus {address!r} has an unknown kind {prefix[1]!r} (for a file of that name, write files:{address})"

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from bltdata.corpus.paths import printable
-from bltdata.errors import CorpusError
+from bltdata.errors import CorpusError, RemoteError
+from bltdata.remote import RemotePath, is_url
 
 _BUFFER_BYTES = 1 << 20
 _TYPICAL_RATIO = 3
@@ -34,12 +35,12 @@ COMPRESSED_ENDINGS = tuple(_DECOMPRESSORS)
 
 @contextlib.contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Open a file for reading its (decompressed) bytes.
+    """Open a file, local or remote, for reading its (decompressed) bytes.
 
     Raises:
         CorpusError: it can't be opened, or, inside the block, it is damaged or cut off.
     """
-    with naming_errors(path), open(path, "rb") as file:
+    with naming_errors(path), _open(path) as file:
         decompress = _DECOMPRESSORS.get(_ending(path))
         if decompress is None:
             yield file
@@ -50,10 +51,23 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
+def open_ranges(path: str) -> Iterator[BinaryIO]:
+    """Open a file, local or remote, for reading its bytes here and there.
+
+    Raises:
+        CorpusError: it can't be opened, or, inside the block, it is damaged or cut off.
+    """
+    with naming_errors(path), RemotePath(path).open_ranges() if is_url(path) else open(path, "rb") as file:
+        yield file
+
+
+@contextlib.contextmanager
 def naming_errors(path: str) -> Iterator[None]:
     """Turn what can go wrong in the block while reading `path` into a CorpusError that names it."""
     try:
         yield
+    except RemoteError as error:
+        raise CorpusError(str(error)) from error
     except (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         advice = "check its permissions" if isinstance(error, PermissionError) else "it may be damaged or cut off"
@@ -68,6 +82,10 @@ def is_compressed(path: str) -> bool:
 def estimate_raw_bytes(path: str, size_bytes: int) -> int:
     """About how many bytes come out of a file of this size."""
     return size_bytes * _TYPICAL_RATIO if is_compressed(path) else size_bytes
+
+
+def _open(path: str) -> BinaryIO:
+    return RemotePath(path).open() if is_url(path) else open(path, "rb")
 
 
 def _ending(path: str) -> str:

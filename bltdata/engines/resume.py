@@ -9,7 +9,6 @@ import contextlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from bltdata.atomic import remove_leftovers, write_json
@@ -17,6 +16,8 @@ from bltdata.config import fingerprint
 from bltdata.engines import Engine
 from bltdata.engines.share import WHOLE, Share
 from bltdata.errors import BuildError, ShardError
+from bltdata.lease import check_held
+from bltdata.remote import AnyPath, RemotePath, file_sizes
 from bltdata.shards import Manifest, ShardRecord, read_metadata
 from bltdata.shards.ledger import Ledger, listed_shards
 from bltdata.shards.record import file_checksum
@@ -43,7 +44,7 @@ class BuildReporter:
 
 
 def agreed_plan(
-    folder: Path,
+    folder: AnyPath,
     key: str,
     wanted: Mapping[str, Any],
     differences: Mapping[str, str],
@@ -83,18 +84,18 @@ def agreed_plan(
     return read(plan)
 
 
-def another_plan(folder: Path, difference: str) -> BuildError:
+def another_plan(folder: AnyPath, difference: str) -> BuildError:
     """The error of a folder that was begun with something else."""
     return BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")
 
 
-def damaged_plan(folder: Path) -> BuildError:
+def damaged_plan(folder: AnyPath) -> BuildError:
     """The error of a plan that makes no sense."""
     return BuildError(f"{folder / PLAN_FILE} is damaged; choose another folder, or delete this one to build again.")
 
 
 def finish_shards(
-    folder: Path,
+    folder: AnyPath,
     job: Callable[[Item], ShardRecord],
     items: Mapping[str, Item],
     plan: str,
@@ -138,6 +139,7 @@ def finish_shards(
     # Closed before the lock is given up: then no worker writes any more.
     with contextlib.closing(engine(job, list(missing.values()))) as records:
         for record in records:
+            check_held(folder)
             finished[record.file] = record
             ledger.add(record)
             reporter.built(record)
@@ -146,31 +148,37 @@ def finish_shards(
         if len(there) < len(items):
             reporter.said(f"{len(there)} of all {len(items)} shards are made; whichever job makes the last one writes {MANIFEST_NAME}.")
             return None
+        check_held(folder)
         manifest = publish([there[name] for name in items])
         ledger.close()
     return manifest
 
 
-def _finished(folder: Path, names: Collection[str], plan: str) -> Iterator[tuple[str, ShardRecord]]:
+def _finished(folder: AnyPath, names: Collection[str], plan: str) -> Iterator[tuple[str, ShardRecord]]:
     """The shards of this plan that are listed and still what was listed. Anything else under their names is made again."""
     listed = listed_shards(folder, names)
+    sizes = file_sizes(folder, listed)
     for name in names:
         record = listed.get(name)
-        # The record has the checksum of every bit, so one that flipped on the disk gets into no manifest; and it is compared first,
-        # because Parquet's reader can crash on what is damaged.
+        if record is None or sizes.get(name) != record.size_bytes:
+            continue
         with contextlib.suppress(ShardError, FileNotFoundError):
-            if record is not None and file_checksum(folder / name) == record.checksum and read_metadata(folder / name).get("plan") == plan:
+            if _is_unchanged(folder / name, record) and read_metadata(folder / name).get("plan") == plan:
                 yield name, record
 
 
-def _of_others(folder: Path, names: Collection[str]) -> dict[str, ShardRecord]:
+def _is_unchanged(path: AnyPath, record: ShardRecord) -> bool:
+    """Whether a shard of the right size is what was listed.
+
+    The record has the checksum of every bit, so one that flipped on the disk gets into no manifest; and it is compared first, because
+    Parquet's reader can crash on what is damaged. A remote shard was compared when it was sent, and stores keep checksums of their own:
+    to read all of them back would cost more than many a build has left to do.
+    """
+    return isinstance(path, RemotePath) or file_checksum(path) == record.checksum
+
+
+def _of_others(folder: AnyPath, names: Collection[str]) -> dict[str, ShardRecord]:
     """The shards that other jobs list. Their every bit is for those jobs to check; that they are there is checked here, too."""
     listed = listed_shards(folder, names)
-    return {name: record for name, record in listed.items() if _size(folder / name) == record.size_bytes}
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
+    sizes = file_sizes(folder, listed)
+    return {name: record for name, record in listed.items() if sizes.get(name) == record.size_bytes}

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from bltdata.errors import ConfigError
 from bltdata.lock import exclusive, one_of, turn
+from bltdata.remote import AnyPath
 
 T = TypeVar("T")
 
@@ -35,17 +36,22 @@ class Share:
         """This job's items."""
         return items[self.index :: self.count]
 
-    def writing(self, folder: Path) -> contextlib.AbstractContextManager[None]:
-        """A block in which nobody else does this part of the build in `folder`.
+    def writing(self, folder: AnyPath, waiting: Callable[[str], None] = lambda text: None) -> contextlib.AbstractContextManager[None]:
+        """A block in which nobody else does this part of the build in `folder`; `waiting` is told if it takes a while to begin.
 
         Raises:
             BuildError: another process is at it.
         """
-        return exclusive(folder) if self.count == 1 else one_of(folder, self.index, self.count)
+        return exclusive(folder, waiting) if self.count == 1 else one_of(folder, self.index, self.count)
 
-    def turn(self, folder: Path, name: str = "turn", waiting: Callable[[], None] = lambda: None) -> contextlib.AbstractContextManager[None]:
+    def turn(
+        self, folder: AnyPath, name: str = "turn", waiting: Callable[[], None] = lambda: None
+    ) -> contextlib.AbstractContextManager[None]:
         """A block for what concerns all jobs: one does it at a time, the others wait. See `bltdata.lock.turn`."""
-        return contextlib.nullcontext() if self.count == 1 else turn(folder, name, waiting)
+        if self.count == 1:
+            return contextlib.nullcontext()
+        assert isinstance(folder, Path), "jobs share local folders only"
+        return turn(folder, name, waiting)
 
 
 WHOLE = Share()

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from bltdata import config
 from bltdata.errors import BltError, ConfigError, ShardError
+from bltdata.remote import AnyPath, as_path, parquet_source
 from bltdata.shards.schema import ENTROPY_NATS, FORMAT_VERSION, METADATA_KEY, PATCH_LENGTHS, SCHEMA
 
 _DEEPEST_NESTING = 64
@@ -49,7 +49,7 @@ class Footer:
         return json.dumps(mapping, sort_keys=True, allow_nan=False).encode()
 
     @staticmethod
-    def decode(text: bytes, path: Path) -> "Footer":
+    def decode(text: bytes, path: AnyPath) -> "Footer":
         """Read what `encode` wrote.
 
         Raises:
@@ -71,7 +71,7 @@ class Footer:
         return footer
 
 
-def read_footer(path: Path | str) -> tuple[Footer, pq.FileMetaData]:
+def read_footer(path: AnyPath | str) -> tuple[Footer, pq.FileMetaData]:
     """Read a shard's footer and check it, without reading a row.
 
     Returns:
@@ -80,8 +80,8 @@ def read_footer(path: Path | str) -> tuple[Footer, pq.FileMetaData]:
     Raises:
         ShardError: the file is missing, damaged, cut short, no shard, or of another format version.
     """
-    path = Path(path)
-    with reading(path), pq.ParquetFile(path) as file:
+    path = as_path(path)
+    with reading(path), parquet_source(path) as source, pq.ParquetFile(source) as file:
         metadata = file.metadata
         text = (metadata.metadata or {}).get(METADATA_KEY)
         if text is None:
@@ -129,7 +129,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def check_format_version(mapping: dict[str, Any], path: Path) -> None:
+def check_format_version(mapping: dict[str, Any], path: AnyPath) -> None:
     """Raise a `ShardError` unless `mapping`, read from `path`, is of the format version that this tool reads."""
     version = mapping.get("format_version")
     if version != FORMAT_VERSION:
@@ -149,7 +149,7 @@ def escaped(text: str) -> str:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: AnyPath) -> Iterator[None]:
     """Turn whatever goes wrong while the shard at `path` is read into one sentence."""
     try:
         yield
@@ -164,7 +164,7 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_counts(footer: Footer, metadata: pq.FileMetaData, path: Path) -> None:
+def _check_counts(footer: Footer, metadata: pq.FileMetaData, path: AnyPath) -> None:
     counted = [sum(column) for column in zip(*(count_values(metadata, i) for i in range(metadata.num_row_groups)), strict=True)]
     if [footer.num_documents, footer.num_bytes, footer.num_patches] != (counted or [0, 0, 0]):
         raise ShardError(f"{path} is damaged (its counts disagree with its row groups); delete it and run build-shards again.")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bltdata import atomic, config
 from bltdata.errors import ConfigError, ShardError
+from bltdata.remote import AnyPath
 from bltdata.shards.manifest import Manifest
 from bltdata.shards.record import ShardRecord
 from bltdata.shards.schema import MANIFEST_NAME
@@ -25,7 +26,7 @@ class Ledger:
     Jobs that share a folder may all add records; `reopen` and `close` are for one at a time.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         """The ledger of the dataset `folder`, which may have none yet."""
         self._dataset = folder
         self.folder = folder / LEDGER_FOLDER
@@ -34,7 +35,7 @@ class Ledger:
         """List a shard that was just published, and wait until that is on the disk."""
         atomic.write_bytes(self.path(record.file), json.dumps(config.to_mapping(record)).encode() + b"\n")
 
-    def path(self, file: str) -> Path:
+    def path(self, file: str) -> AnyPath:
         """Where the record of the shard of this name is."""
         return self.folder / f"{Path(file).stem}.json"
 
@@ -56,7 +57,7 @@ class Ledger:
             self.folder.rmdir()
 
 
-def listed_shards(folder: Path, files: Iterable[str]) -> dict[str, ShardRecord]:
+def listed_shards(folder: AnyPath, files: Iterable[str]) -> dict[str, ShardRecord]:
     """File name -> record of those of `files` that the manifest of `folder`, or else the ledger, lists."""
     try:
         records: Iterable[ShardRecord | None] = Manifest.read(folder).shards
@@ -67,7 +68,7 @@ def listed_shards(folder: Path, files: Iterable[str]) -> dict[str, ShardRecord]:
     return {record.file: record for record in records if record is not None and record.file in wanted}
 
 
-def _read(path: Path) -> ShardRecord | None:
+def _read(path: AnyPath) -> ShardRecord | None:
     try:
         return config.from_mapping(ShardRecord, json.loads(path.read_bytes()), str(path))
     except FileNotFoundError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bltdata import __version__, atomic, config
-from bltdata.errors import ConfigError, ShardError
+from bltdata.errors import ConfigError, RemoteError, ShardError
+from bltdata.remote import AnyPath, as_path
 from bltdata.shards.footer import check_format_version, decode_json
 from bltdata.shards.precision import Precision
 from bltdata.shards.record import ShardRecord
@@ -101,31 +102,31 @@ class Manifest:
             fingerprint=_fingerprint(entropy_model, patch_rule, source_rules or {}, entropy_precision, shards),
         )
 
-    def write(self, folder: Path | str) -> Path:
+    def write(self, folder: AnyPath | str) -> AnyPath:
         """Write `manifest.json` into `folder`, whole or not at all: from then on the dataset is finished."""
-        path = Path(folder) / MANIFEST_NAME
+        path = as_path(folder) / MANIFEST_NAME
         atomic.write_json(path, config.to_mapping(self))
         return path
 
     @staticmethod
-    def read(folder: Path | str) -> "Manifest":
+    def read(folder: AnyPath | str) -> "Manifest":
         """Read and check `manifest.json` in `folder`; the shards themselves are not looked at.
 
         Raises:
             ShardError: there is none, it is of another format version, or it contradicts itself.
         """
         manifest = Manifest.parse(folder)
-        manifest._check(Path(folder) / MANIFEST_NAME)
+        manifest._check(as_path(folder) / MANIFEST_NAME)
         return manifest
 
     @staticmethod
-    def parse(folder: Path | str) -> "Manifest":
+    def parse(folder: AnyPath | str) -> "Manifest":
         """Read `manifest.json` in `folder` though it may contradict itself: for whoever wants to know all that is wrong.
 
         Raises:
             ShardError: there is none, it is of another format version, or a field is missing, unknown or of another type.
         """
-        path = Path(folder) / MANIFEST_NAME
+        path = as_path(folder) / MANIFEST_NAME
         mapping = _read_json(path)
         check_format_version(mapping, path)
         try:
@@ -150,7 +151,7 @@ class Manifest:
         """The fingerprint that a manifest with these settings and shards has."""
         return _fingerprint(self.entropy_model, self.patch_rule, self.source_rules, self.entropy_precision, self.shards)
 
-    def _check(self, path: Path) -> None:
+    def _check(self, path: AnyPath) -> None:
         for file in self.misnamed:
             raise ShardError(f"{path} lists the shard {file!r}, which is no name of its own in this folder; restore the file.")
         for file in self.impossible:
@@ -182,13 +183,17 @@ def _fingerprint(
     return config.fingerprint(named)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
         mapping = decode_json(path.read_bytes())
     except FileNotFoundError as error:
-        if not path.parent.is_dir():
+        if isinstance(path, Path) and not path.parent.is_dir():
             raise ShardError(f"There is no folder {path.parent}; give the folder that build-shards wrote.") from error
-        raise ShardError(f"{path.parent} has no {path.name}: the build did not finish; run build-shards again to resume.") from error
+        unfinished = "the build did not finish" if isinstance(path, Path) else "the address is wrong, or the build did not finish"
+        raise ShardError(f"{path.parent} has no {path.name}: {unfinished}; run build-shards again to resume.") from error
+    except RemoteError:
+        # Not a fault of the dataset: nobody knows whether there is a manifest.
+        raise
     except OSError as error:
         raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:

@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pa_dataset
 import pyarrow.parquet as pq
 
 from bltdata.config import nearest
 from bltdata.errors import ShardError
+from bltdata.remote import AnyPath, RemotePath, as_path, file_sizes, parquet_source
 from bltdata.shards import schema
 from bltdata.shards.columns import bytes_column, list_column
 from bltdata.shards.footer import count_values, read_footer, reading
@@ -35,6 +36,7 @@ class Row:
     num_bytes: int
     num_patches: int
     nll_nats: float
+    """NaN where the entropy model is unknown."""
 
     def keys(self) -> tuple[str, ...]:
         """Column names, so that `dict(row)` works."""
@@ -63,7 +65,7 @@ class RowGroup(NamedTuple):
 class ShardDataset:
     """The documents of a dataset folder, in the order of its plan. Cheap to pickle; holds no open file."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: AnyPath, manifest: Manifest) -> None:
         """Use `open_shards`, which checks the folder first."""
         self.folder = folder
         self.manifest = manifest
@@ -102,7 +104,7 @@ class ShardDataset:
         return next(_rows(self.read_row_group(shard, row_group).slice(row, 1)))
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[AnyPath]:
         """The shards' files, in the manifest's order."""
         return [self.folder / shard.file for shard in self.manifest.shards]
 
@@ -134,7 +136,12 @@ class ShardDataset:
                 raise ShardError(f"A shard has no column {column!r}{nearest(column, schema.COLUMNS)}.")
         metadata = self._footers.get(shard) or self._read_footer(shard)
         path = self.folder / self.manifest.shards[shard].file
-        with reading(path), pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
+        with (
+            reading(path),
+            parquet_source(path) as source,
+            # A remote file is asked for all columns at once, and not for one after the other.
+            pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=isinstance(path, RemotePath)) as file,
+        ):
             table = file.read_row_group(row_group, columns=None if columns is None else list(columns))
             # Flat arrays are cut at offsets that nothing checks again.
             table.validate(full=True)
@@ -154,7 +161,12 @@ class ShardDataset:
         """A lazy Polars frame over the shards, columns as in the schema."""
         if not self.paths:
             return pl.LazyFrame(pl.from_arrow(schema.SCHEMA.empty_table()))
-        return pl.scan_parquet(self.paths, glob=False)
+        if isinstance(self.folder, RemotePath):
+            # With fsspec's connection and credentials, which Polars's own reader doesn't know.
+            files, _ = self.folder.store()
+            names = [path.store()[1] for path in self.paths if isinstance(path, RemotePath)]
+            return pl.scan_pyarrow_dataset(pa_dataset.dataset(names, filesystem=files, format="parquet"))
+        return pl.scan_parquet([str(path) for path in self.paths], glob=False)
 
     def verify_checksums(self) -> None:
         """Read every shard and compare its checksum with the manifest's.
@@ -195,8 +207,8 @@ class ShardDataset:
         return {"folder": self.folder, "manifest": self.manifest}
 
 
-def open_shards(folder: Path | str) -> ShardDataset:
-    """Open a dataset that `build-shards` finished.
+def open_shards(folder: AnyPath | str) -> ShardDataset:
+    """Open a dataset that `build-shards` finished, in a folder or at an address such as `s3://bucket/shards`.
 
     The manifest is read and each shard's presence and size checked. Pages are checked when they are read, whole files by
     `ShardDataset.verify_checksums`.
@@ -204,13 +216,15 @@ def open_shards(folder: Path | str) -> ShardDataset:
     Raises:
         ShardError: no folder, no manifest (the build did not finish), or a shard is missing or of another size.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     dataset = ShardDataset(folder, Manifest.read(folder))
+    with reading(folder):
+        sizes = file_sizes(folder, [record.file for record in dataset.manifest.shards])
     for record, path in zip(dataset.manifest.shards, dataset.paths, strict=True):
         with reading(path):
-            if not path.is_file():
+            if record.file not in sizes:
                 raise FileNotFoundError(path)
-            size = path.stat().st_size
+        size = sizes[record.file]
         if size != record.size_bytes:
             raise ShardError(f"The shard {path} has {size} bytes instead of {record.size_bytes}; delete it and run build-shards again.")
     return dataset

@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
-from pathlib import Path
+import io
 from typing import Any
 
+from bltdata.remote import AnyPath, as_path, size_bytes
 from bltdata.shards.footer import Footer, read_footer
 
 
@@ -28,18 +29,19 @@ class ShardRecord:
     """Documents of the fragment that are not in the shard, by reason."""
 
 
-def read_record(path: Path | str) -> ShardRecord:
+def read_record(path: AnyPath | str) -> ShardRecord:
     """Derive the record of a finished shard from the shard alone; equal to the one its writer gave.
 
     Raises:
         ShardError: the file is missing, damaged, cut short, no shard, or of another format version. A flipped bit inside a
             page is found by the page's own checksum when the page is read, not here.
     """
+    path = as_path(path)
     footer, _ = read_footer(path)
-    return make_record(Path(path), Path(path).name, footer)
+    return make_record(path, path.name, footer)
 
 
-def read_metadata(path: Path | str) -> dict[str, Any]:
+def read_metadata(path: AnyPath | str) -> dict[str, Any]:
     """What the builder said about how the shard at `path` was made: the `metadata` given to its writer.
 
     Raises:
@@ -48,20 +50,21 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     return read_footer(path)[0].metadata
 
 
-def make_record(path: Path, file: str, footer: Footer) -> ShardRecord:
+def make_record(path: AnyPath, file: str, footer: Footer) -> ShardRecord:
     """The record of the whole shard at `path` (perhaps under a temporary name), to be listed as `file`."""
     return ShardRecord(
         file=file,
         num_documents=footer.num_documents,
         num_bytes=footer.num_bytes,
         num_patches=footer.num_patches,
-        size_bytes=path.stat().st_size,
+        size_bytes=size_bytes(path),
         checksum=file_checksum(path),
         left_out=footer.left_out,
     )
 
 
-def file_checksum(path: Path) -> str:
+def file_checksum(path: AnyPath) -> str:
     """BLAKE2b of a file, 16 bytes as hex digits."""
-    with path.open("rb") as file:
+    opened: io.BufferedReader = path.open("rb")
+    with opened as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -7,8 +7,11 @@ from typing import Any
 
 from bltdata.config import fingerprint, to_mapping
 from bltdata.errors import ConfigError, ShardError
+from bltdata.lease import LEASE_PREFIX
 from bltdata.lock import LOCK_FILE
 from bltdata.patching.sources import SourceRules
+from bltdata.remote import AnyPath
+from bltdata.shards.checks import has_nll
 from bltdata.shards.footer import read_footer
 from bltdata.shards.manifest import Manifest, Totals
 from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, shard_name
@@ -32,7 +35,7 @@ class DatasetCheck:
         max_faults: how many of a kind to keep.
     """
 
-    def __init__(self, folder: Path, max_faults: int) -> None:
+    def __init__(self, folder: AnyPath, max_faults: int) -> None:
         self.folder = folder
         self.log = FaultLog(max_faults)
         self.notes: list[Note] = []
@@ -57,6 +60,7 @@ class DatasetCheck:
             return []
         rules = self._rules(self.manifest)
         settings: dict[str, Any] = {"folder": self.folder, "rules": rules, "precision": self.manifest.entropy_precision}
+        settings["is_scored"] = has_nll(self.manifest.entropy_model)
         misnamed = set(self.manifest.misnamed)
         first = {record.file: shard for shard, record in reversed(list(enumerate(self.manifest.shards)))}
         return [
@@ -149,8 +153,8 @@ class DatasetCheck:
     def _check_folder(self, manifest: Manifest) -> None:
         listed = {shard.file for shard in manifest.shards}
         others = []
-        for path in sorted(self.folder.iterdir()):
-            if path.name in listed or path.name in OWN_FILES:
+        for path in sorted(self._entries(), key=lambda path: path.name):
+            if path.name in listed or path.name in OWN_FILES or path.name.startswith(LEASE_PREFIX):
                 continue
             if path.suffix == ".parquet":
                 message = "the manifest doesn't list this file, and a query over *.parquet would read it; delete it or move it away."
@@ -160,6 +164,9 @@ class DatasetCheck:
         if others:
             shown = ", ".join(others[:5]) + (", ..." if len(others) > 5 else "")
             self.notes.append(self._note(f"{len(others)} other entries of the folder are no part of the dataset: {shown}."))
+
+    def _entries(self) -> Iterator[AnyPath]:
+        yield from self.folder.iterdir()
 
     def _is_foreign(self, shard: int) -> bool:
         """Whether a shard says that something else made it; then that is a fault."""
@@ -220,7 +227,7 @@ class DatasetCheck:
             self._fault("doc_id_twice", message, **self.place(position))
 
 
-def _name_of(path: Path, row_group: int, row: int) -> str | None:
+def _name_of(path: AnyPath, row_group: int, row: int) -> str | None:
     try:
         return text_values(read_columns(path, read_footer(path)[1], row_group, [DOC_ID])[DOC_ID])[row]
     except ShardError:

@@ -3,10 +3,10 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from bltdata.config import to_mapping
+from bltdata.remote import as_path
 from bltdata.shards.footer import escaped
 
 
@@ -32,7 +32,7 @@ class Fault:
     @property
     def place(self) -> str:
         """Where it is, as precisely as it is known."""
-        parts = [str(Path(self.folder) / self.file) if self.file else self.folder]
+        parts = [str(as_path(self.folder) / self.file) if self.file else self.folder]
         if self.row_group is not None:
             parts.append(f"row group {self.row_group}")
         if self.row is not None:

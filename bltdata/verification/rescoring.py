@@ -53,6 +53,8 @@ def rescore(check: DatasetCheck, manifest: Manifest, model: EntropyModel, num_do
     if named != model.fingerprint:
         message = (
             f"its manifest names the entropy model {named}, and --entropy-model has {model.fingerprint}; give the model that scored it."
+            if named is not None
+            else "its entropies were converted, and nobody knows which entropy model made them; leave --deep out."
         )
         check.log.add(check.fault("entropy_model", message))
         return None

@@ -20,7 +20,7 @@ Complain = Callable[[str, np.ndarray, Callable[[int], str]], None]
 BUILD_AGAIN = "delete the file and run build-shards again"
 
 
-def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision, complain: Complain) -> None:
+def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision, complain: Complain, *, is_scored: bool) -> None:
     """Check all rows of a row group.
 
     Args:
@@ -28,6 +28,7 @@ def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision,
         rules: what patches are cut with; None where that isn't known, and patches are not compared then.
         precision: how entropies were rounded.
         complain: is called for each kind of fault that there is, with a mask that has a row set.
+        is_scored: whether documents have a likelihood; it is NaN where the entropy model is unknown.
     """
     good = np.ones(table.num_rows, dtype=bool)
 
@@ -47,8 +48,8 @@ def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision,
     # A NaN fails the comparisons too.
     check(
         "nll",
-        ~((nll_nats >= 0) & (nll_nats < np.inf)),
-        lambda row: f"nll_nats is {nll_nats[row]}, which is not finite and at least 0",
+        ~((nll_nats >= 0) & (nll_nats < np.inf)) if is_scored else ~np.isnan(nll_nats),
+        lambda row: f"nll_nats is {nll_nats[row]}, {'which is not finite and at least 0' if is_scored else 'by a model that is unknown'}",
     )
     _check_entropies(list_column(table[schema.ENTROPY_NATS]), length, precision, check)
     _check_patch_lengths(list_column(table[schema.PATCH_LENGTHS]), length, table[schema.NUM_PATCHES].to_numpy(), check)

@@ -1,8 +1,11 @@
 """One shard against its record in the manifest: size, checksum, description, every page, every row."""
 
+import contextlib
 import dataclasses
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bltdata.errors import ShardError
+from bltdata.errors import RemoteError, ShardError
 from bltdata.patching.sources import SourceRules
+from bltdata.remote import AnyPath, parquet_source, size_bytes
 from bltdata.shards import schema
 from bltdata.shards.columns import bytes_column
 from bltdata.shards.footer import Footer, read_footer, reading
@@ -21,25 +25,31 @@ from bltdata.verification.documents import RowSpan, digests
 from bltdata.verification.report import Fault, FaultLog
 from bltdata.verification.rows import BUILD_AGAIN, check_rows, text_values
 
+_COPY_BYTES = 1 << 20
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShardJob:
     """What to check a shard against."""
 
-    folder: Path
+    folder: AnyPath
     record: ShardRecord
     """What the manifest says of it."""
     rules: SourceRules | None
     """What its patches are cut with; None where that isn't known."""
     precision: Precision
     """How its entropies are rounded."""
+    is_scored: bool
+    """Whether its documents have a likelihood, by a model that is known."""
     max_faults: int
     """How many faults of a kind to keep."""
+    copy: Path | None = None
+    """Where the file of a remote dataset was copied to."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> AnyPath:
         """The file."""
-        return self.folder / self.record.file
+        return self.copy or self.folder / self.record.file
 
     def fault(self, kind: str, message: str, **place: Any) -> Fault:
         """A fault of this shard."""
@@ -76,7 +86,10 @@ def check_file(job: ShardJob) -> list[Fault]:
     try:
         if not job.path.is_file():
             return [job.fault("missing_shard", "the manifest lists this shard, and it is missing; put it back or run build-shards again.")]
-        size, checksum = job.path.stat().st_size, file_checksum(job.path)
+        size, checksum = size_bytes(job.path), file_checksum(job.path)
+    except RemoteError:
+        # That the network fails is no fault of the dataset.
+        raise
     except OSError as error:
         return [job.fault("unreadable", f"the file can't be read ({error.strerror}); see to the disk, or {BUILD_AGAIN}.")]
     if size != job.record.size_bytes:
@@ -94,6 +107,29 @@ def check_shard(job: ShardJob, tell: Callable[[int], object]) -> ShardFindings:
         job: the shard, and what it should be.
         tell: is called with raw bytes as they are done, after each row group.
     """
+    with fetched(job) as here:
+        return _check_here(here, tell)
+
+
+@contextlib.contextmanager
+def fetched(job: ShardJob) -> Iterator[ShardJob]:
+    """The job with a remote file copied to this machine: it is read several times, and in small parts."""
+    path = job.path
+    if isinstance(path, Path):
+        yield job
+        return
+    with tempfile.TemporaryDirectory(prefix="bltdata-") as folder:
+        copy = Path(folder) / "shard.parquet"
+        try:
+            with path.open() as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+        except FileNotFoundError:
+            # That is found, and told, where a missing local file is.
+            copy.unlink(missing_ok=True)
+        yield dataclasses.replace(job, copy=copy)
+
+
+def _check_here(job: ShardJob, tell: Callable[[int], object]) -> ShardFindings:
     found = check_file(job)
     if any(fault.kind in ("missing_shard", "unreadable") for fault in found):
         return findings_of(found)
@@ -188,7 +224,7 @@ class _RowGroups:
                 place = {"row_group": span.row_group, "row": span.first_row + row, "doc_id": names[row]}
                 self._log.add(self._job.fault(kind, describe(row), **place))
 
-        check_rows(table, self._job.rules, self._job.precision, complain)
+        check_rows(table, self._job.rules, self._job.precision, complain, is_scored=self._job.is_scored)
         self._tell(num_bytes)
 
     def _page_fault(self, row_group: int, metadata: pq.FileMetaData, error: ShardError) -> Fault:
@@ -203,13 +239,17 @@ class _RowGroups:
         return self._job.fault("page", f"{', '.join(damaged) or 'all columns together'}: {message}", row_group=row_group)
 
 
-def read_columns(path: Path, metadata: pq.FileMetaData, row_group: int, columns: list[str] | None = None) -> pa.Table:
+def read_columns(path: AnyPath, metadata: pq.FileMetaData, row_group: int, columns: list[str] | None = None) -> pa.Table:
     """Read a row group, or some columns of it, and check everything but that strings are UTF-8.
 
     Raises:
         ShardError: it can't be read, or offsets or indices point elsewhere.
     """
-    with reading(path), pq.ParquetFile(path, metadata=metadata, page_checksum_verification=True) as file:
+    with (
+        reading(path),
+        parquet_source(path) as source,
+        pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True) as file,
+    ):
         table = file.read_row_group(row_group, columns=columns)
         if not table.schema.equals(pa.schema([schema.SCHEMA.field(name) for name in columns or schema.COLUMNS])):
             raise ShardError(f"{path} is damaged (a row group has other columns than its footer says); {BUILD_AGAIN}.")

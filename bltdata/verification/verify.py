@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bltdata.errors import ConfigError
+from bltdata.remote import AnyPath, as_path
 from bltdata.verification.datasets import DatasetCheck
 from bltdata.verification.documents import EMPTY_DOCUMENT, repeats
 from bltdata.verification.isolation import Lost, run_isolated
 from bltdata.verification.report import DeepReport, FaultLog, Note, VerificationReport
 from bltdata.verification.rows import BUILD_AGAIN
-from bltdata.verification.shard import ShardFindings, ShardJob, check_file, check_shard, findings_of
+from bltdata.verification.shard import ShardFindings, ShardJob, check_file, check_shard, fetched, findings_of
 
 if TYPE_CHECKING:
     from bltdata.entropy import EntropyModel
@@ -50,7 +51,7 @@ class VerifyReporter:
 
 
 def verify_dataset(
-    *folders: Path | str, workers: int = 1, max_faults: int = 20, deep: DeepCheck | None = None, reporter: VerifyReporter | None = None
+    *folders: AnyPath | str, workers: int = 1, max_faults: int = 20, deep: DeepCheck | None = None, reporter: VerifyReporter | None = None
 ) -> VerificationReport:
     """Find everything that is wrong with a dataset, or with several that must not share a document.
 
@@ -73,7 +74,7 @@ def verify_dataset(
         ConfigError: no folder, one twice, or a number below 1.
         CheckpointError: the entropy model of `deep` can't be read.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [as_path(folder) for folder in folders]
     _check_settings(paths, workers, max_faults)
     reporter = reporter or VerifyReporter()
     model = _load(deep.entropy_model) if deep else None
@@ -102,7 +103,7 @@ def verify_dataset(
     )
 
 
-def _check_settings(folders: Sequence[Path], workers: int, max_faults: int) -> None:
+def _check_settings(folders: Sequence[AnyPath], workers: int, max_faults: int) -> None:
     if not folders:
         raise ConfigError("There is no folder to verify; give at least one that build-shards wrote.")
     for name, value in (("workers", workers), ("max_faults", max_faults)):
@@ -136,11 +137,12 @@ def _check_shards(jobs: Sequence[ShardJob], workers: int, done: Callable[[int], 
     if workers == 1 or len(jobs) <= 1:
         damaged = []
         for index, job in enumerate(jobs):
-            # What is, to the bit, what was written crashes nobody.
-            if check_file(job):
-                damaged.append(index)
-            else:
-                yield index, check_shard(job, done)
+            with fetched(job) as here:
+                # What is, to the bit, what was written crashes nobody.
+                if check_file(here):
+                    damaged.append(index)
+                else:
+                    yield index, check_shard(here, done)
         apart = damaged
     for number, findings in run_isolated(check_shard, [jobs[index] for index in apart], workers, tell=done):
         job = jobs[apart[number]]
@@ -149,7 +151,8 @@ def _check_shards(jobs: Sequence[ShardJob], workers: int, done: Callable[[int], 
 
 def _lost(job: ShardJob, lost: Lost) -> ShardFindings:
     """The findings of a shard whose process came to an end."""
-    return findings_of([*check_file(job), job.fault("reader", f"reading it {lost.reason}: it is damaged; {BUILD_AGAIN}.")])
+    with fetched(job) as here:
+        return findings_of([*check_file(here), job.fault("reader", f"reading it {lost.reason}: it is damaged; {BUILD_AGAIN}.")])
 
 
 def _check_disjoint(checks: Sequence[DatasetCheck], log: FaultLog) -> list[Note]:

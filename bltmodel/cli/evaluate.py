@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
 from bltdata.cli.training_options import device_option
+from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @command(example="bltmodel evaluate --model runs/blt --shards runs/shards/validation")
 @click.option("--model", type=ANY_PATH, required=True, metavar="FOLDER", help="A trained BLT.")
-@click.option("--shards", type=ANY_PATH, required=True, metavar="FOLDER", help="Documents that it hasn't been trained on.")
+@click.option("--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="Documents that it hasn't been trained on.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Take the first documents that fit into this.  [default: all]")
 @click.option("--row-tokens", type=click.IntRange(min=2), help="Tokens a row, the context of a prediction.  [default: as in training]")
 @click.option(
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 )
 @device_option
 @json_option
-def evaluate(model: Path, shards: Path, max_bytes: int | None, row_tokens: int | None, precision: Any, device: str, as_json: bool) -> None:
+def evaluate(
+    model: Path, shards: AnyPath, max_bytes: int | None, row_tokens: int | None, precision: Any, device: str, as_json: bool
+) -> None:
     """Measure bits per byte by source, beside general-purpose compressors.
 
     Bits per byte are those of every byte and of every document's end, divided by the raw bytes. The compressors get the documents of

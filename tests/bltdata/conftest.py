@@ -1,6 +1,9 @@
 """Small datasets for tests of everything that reads shards."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +82,50 @@ def dataset_folder(tmp_path: Path) -> Callable[..., Path]:
         return write_dataset(tmp_path / name, shards, **options)
 
     return write
+
+
+SECRET = "a-secret-that-nobody-may-see"
+"""The secret key of the S3 server."""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server that speaks S3, on this machine."""
+    try:
+        import s3fs  # noqa: F401
+        from moto.server import ThreadedMotoServer
+    except ImportError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"needs the extra [dev]: {error}")
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a new bucket; credentials are in the environment."""
+    import s3fs
+
+    settings = {"ENDPOINT_URL": s3_server, "ACCESS_KEY_ID": "someone", "SECRET_ACCESS_KEY": SECRET, "DEFAULT_REGION": "us-east-1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    bucket = f"bucket-{secrets.token_hex(6)}"
+    s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """The address of an empty folder of fsspec's store in memory."""
+    import fsspec
+
+    folder = f"memory://{secrets.token_hex(6)}"
+    yield folder
+    with contextlib.suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm(folder, recursive=True)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import bltmodel.rows
 import bltmodel.training
 from bltdata.errors import BuildError, CheckpointError, CorpusError, ShardError
 from bltdata.lock import exclusive
@@ -140,13 +142,19 @@ def test_validation_documents_without_a_byte_are_refused(tmp_path, split_shards)
 def seen_documents(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[int]]:
     """Documents of the batches that were made while gradients were (True) and weren't computed."""
     seen: dict[bool, list[int]] = {True: [], False: []}
-    collate = bltmodel.training.collate
+    collate, fill_rows = bltmodel.training.collate, bltmodel.rows.fill_rows
 
     def spy(rows, device):
         seen[torch.is_grad_enabled()] += [piece.document for row in rows for piece in row.pieces]
         return collate(rows, device)
 
+    def spy_on_the_stream(block, begin, end, *rest):
+        first, last = np.searchsorted(block.token_ends, (begin, end - 1), side="right") - 1
+        seen[torch.is_grad_enabled()] += block.documents[first : last + 1].tolist()
+        return fill_rows(block, begin, end, *rest)
+
     monkeypatch.setattr(bltmodel.training, "collate", spy)
+    monkeypatch.setattr(bltmodel.rows, "fill_rows", spy_on_the_stream)
     return seen
 
 
@@ -317,6 +325,29 @@ def test_other_documents_are_another_run_and_can_start_over(shards, split_shards
     run(other, tmp_path / "blt", steps=2, resume=False)
     run(other, tmp_path / "alone", steps=2)
     assert weights_of(tmp_path / "blt") == weights_of(tmp_path / "alone")
+
+
+def sources(count: int, seed: int = 0) -> list[tuple[str, bytes]]:
+    """Documents of two sources, the second a tenth of them."""
+    return [("code" if number % 10 == 3 else "prose", text) for number, text in enumerate(texts(count, seed=seed))]
+
+
+def test_sources_in_given_proportions(tmp_path):
+    folder = write_dataset(tmp_path / "shards", sources(60), sources(60, seed=1))
+    data, said = open_training_data(folder, weights={"code": 1, "prose": 1}), []
+    whole = run(data, tmp_path / "whole", reporter=Reporter(said=said.append))
+    assert len(said) == 1
+    assert re.fullmatch(r"Of the bytes that 6 steps learn from: code 50.0% \([\d.]+ epochs\), prose 50.0% \([\d.]+ epochs\)\.", said[0])
+    about = json.loads((tmp_path / "whole" / "config.json").read_text(encoding="utf-8"))
+    assert about["data"]["mixing"] == {"code": 1, "prose": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "stopped", reporter=interrupt_at(3))
+    other = open_training_data(folder, weights={"code": 2, "prose": 1})
+    with pytest.raises(CheckpointError, match=r"holds another run: its data.mixing.code is 1, this one's is 2"):
+        run(other, tmp_path / "stopped")
+    assert run(data, tmp_path / "stopped")["loss"] == whole["loss"]
+    assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "whole")
+    assert run(open_training_data(folder), tmp_path / "without")["loss"] != whole["loss"]
 
 
 def test_one_run_a_folder(shards, tmp_path):

@@ -20,6 +20,8 @@ from bltdata.repatch import RepatchConfig, repatch_shards
 from bltdata.shards import Manifest, ShardRecord, open_shards, read_metadata
 from bltdata.stats import collect_statistics
 from bltdata.stats.report import to_mapping
+from bltdata.verification import verify_dataset
+from tests.bltdata.damage import put, rewrite
 from tests.bltdata.reference_files import SCHEMA, patch_starts, sample, samples, write_file
 
 RULE = PatchRule(threshold=1.5)
@@ -191,6 +193,16 @@ def test_statistics_say_that_the_likelihood_is_unknown(preprocessed: Path, tmp_p
     assert found["overall"]["entropy_model_bits_per_byte"] is None
     assert found["by_source"]["wiki"]["entropy_model_bits_per_byte"] is None
     json.dumps(found, allow_nan=False)
+
+
+def test_it_is_what_it_says(preprocessed: Path, tmp_path: Path) -> None:
+    for name, cut in [("one", CUT), ("each", RepatchConfig(rule=PatchRule(), target_patch_length=2.5, by_source=True))]:
+        make(preprocessed, out=tmp_path / name, cut=cut, fragment_bytes=1000)
+        report = verify_dataset(tmp_path / name)
+        assert (report.faults, report.notes) == ((), ())
+    # A likelihood that nobody can have computed.
+    rewrite(tmp_path / "one", 0, put("nll_nats", 1, 2.0))
+    assert verify_dataset(tmp_path / "one").num_faults == {"nll": 1}
 
 
 def test_it_can_be_cut_again(preprocessed: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_text_of_a_spec_parses_back(spec):
     [
         ("", r"A corpus spec is empty; write e\.g\. python-docs"),
         ("fils:a.txt", r"'fils:a\.txt' has an unknown kind 'fils' \(for a file of that name, write files:fils:a\.txt\).*'files'"),
-        ("s3://bucket/a", r"unknown kind 's3'"),
+        ("s3:bucket/a", r"unknown kind 's3'"),
         ("files:", r"lacks a location; write e\.g\. files:LOCATION"),
         ("python-docs:3", r"takes no location, but '3' was given"),
         ("hf:a:b:c:d", r"'hf:a:b:c:d' has too many parts"),

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import bltmodel.training
 from bltdata.cli.common import INTERRUPTED
 from bltdata.patching import PatchRule
 from bltmodel.cli import main
 from bltmodel.config import PRESETS
 from bltmodel.model import BLT
+from bltmodel.rows import RowStream
 from tests.bltmodel.datasets import texts, write_dataset
 from tests.several import PROCESSES
 
@@ -102,6 +102,37 @@ def test_json_is_the_best_evaluation(trained, recipe, tmp_path):
     assert {name: value for name, value in report.items() if name not in TIMES} == min(
         metrics_of(tmp_path / "blt"), key=lambda m: m["loss"]
     )
+
+
+def test_weights_of_sources_from_the_file_and_from_options(recipe, tmp_path):
+    prose, code = ([(name, text) for text in texts(40, seed=seed)] for seed, name in enumerate(("a=prose", "code")))
+    shards = write_dataset(tmp_path / "shards", prose, code)
+    recipe.write_text(RECIPE + '[mixing]\n"a=prose" = 3\ncode = 2.5\n')
+    result = run(*options(shards, recipe, tmp_path / "blt"), "--steps", "2", "--weight", "code=1")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Of the bytes that 2 steps learn from: a=prose 75.0% (")
+    about = json.loads((tmp_path / "blt" / "config.json").read_text())
+    assert about["data"]["mixing"] == {"a=prose": 3, "code": 1}
+    # Of this run with other weights nothing can go on.
+    result = run(*options(shards, recipe, tmp_path / "blt"), "--steps", "2")
+    assert "its data.mixing.code is 1.0, this one's is 2.5" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("section", "arguments", "code", "message"),
+    [
+        ("prosa = 1", [], 1, r"shards has no source 'prosa' to give a weight; the nearest is 'prose'\."),
+        ("prose = true", [], 1, r"Section \[mixing\] of .* gives source 'prose' the weight True; it must be a number\."),
+        ("", ["--weight", "prose"], 2, "'prose' has no '='; write SOURCE=WEIGHT"),
+        ("", ["--weight", "prose=much"], 2, "'prose=much' ends in no number; write SOURCE=WEIGHT"),
+    ],
+)
+def test_weights_that_are_wrong(recipe, tmp_path, section, arguments, code, message):
+    shards = write_dataset(tmp_path / "shards", [("prose", text) for text in texts(40)])
+    recipe.write_text(f"{RECIPE}[mixing]\n{section}\n")
+    result = run(*options(shards, recipe, tmp_path / "blt"), *arguments)
+    assert result.exit_code == code
+    assert re.search(message, result.stderr)
 
 
 def test_options_win_over_the_file_and_the_file_over_the_preset(trained, recipe, tmp_path):
@@ -266,14 +297,14 @@ def test_an_interrupt_leaves_a_state_to_go_on_from(trained, uninterrupted, tmp_p
 def test_what_an_interrupt_says(trained, uninterrupted, tmp_path, monkeypatch):
     batches = []
 
-    def interrupting(rows, device):
-        batches.append(rows)
+    def interrupting(self, *arguments):
+        batches.append(arguments)
         if len(batches) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return collate(rows, device)
+        return read(self, *arguments)
 
-    collate = bltmodel.training.collate
-    monkeypatch.setattr(bltmodel.training, "collate", interrupting)
+    read = RowStream.read
+    monkeypatch.setattr(RowStream, "read", interrupting)
     result = run(*options(trained.shards, uninterrupted[0], tmp_path / "blt"), "--json")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", f"\n{INTERRUPTED}\n")
     # The step was finished, and counts.

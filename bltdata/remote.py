@@ -1,0 +1,457 @@
+"""Files of an object store, or of whatever else fsspec serves, behind the methods of a `Path` that folders of shards need.
+
+An object store has no rename, and needs none: an object is there when all of it has arrived, and not before. So a file is made on the
+local disk, sent whole, and compared with what arrived. Nothing here asks for credentials: fsspec finds them in the environment, and
+an address that holds some is refused, since addresses stand in plans, manifests and messages.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import functools
+import hashlib
+import io
+import os
+import posixpath
+import re
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bltdata.errors import ConfigError, RemoteError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_BLOCK_BYTES = 8 << 20
+"""Read ahead of who reads a file from its start: few requests, and memory stays flat."""
+
+_SCHEMES_WITH_ACCOUNTS = ("abfs", "abfss", "sftp", "ssh", "hdfs", "webhdfs", "smb")
+"""What stands before an `@` in these is a container or a user, and no secret."""
+
+_SECRET_NAMES = re.compile(r"SECRET|TOKEN|PASSW|ACCESS_KEY|ACCOUNT_KEY|CREDENTIAL|SAS", re.IGNORECASE)
+_SECRET_FIELD = re.compile(r"(?i)\b((?:x-amz-|x-goog-)[\w-]+|(?:aws)?accesskeyid|signature|sig|key|secret|\w*token|passw\w*)=[^&\s'\"]+")
+_USER_PART = re.compile(r"(?<=://)[^/\s@'\"]*@")
+_SHORTEST_SECRET = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePath:
+    """A file or folder of a store; `as_path` makes it, and it pickles as its address."""
+
+    url: str
+    """`SCHEME://BUCKET/KEY`, without a slash at its end."""
+
+    def __str__(self) -> str:
+        """The address."""
+        return self.url
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> "RemotePath":
+        """What has this name below it."""
+        return RemotePath(f"{self.url}/{os.fspath(name)}")
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return posixpath.basename(self.url)
+
+    @property
+    def parent(self) -> "RemotePath":
+        """What it is in."""
+        return RemotePath(posixpath.dirname(self.url))
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name."""
+        return posixpath.splitext(self.name)[1]
+
+    def resolve(self) -> "RemotePath":
+        """Itself: addresses mean the same everywhere."""
+        return self
+
+    def information(self) -> Mapping[str, Any]:
+        """What the store says of a file or folder, such as `size` and `type`.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+            RemoteError: it can't be asked.
+        """
+        files, path = self.store()
+        with asking(self.url):
+            return dict(files.info(path))
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        try:
+            self.information()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_file(self) -> bool:
+        """Whether there is a file."""
+        return self._kind() == "file"
+
+    def is_dir(self) -> bool:
+        """Whether there is anything below it."""
+        return self._kind() == "directory"
+
+    def size_bytes(self) -> int:
+        """Size of the file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RemoteError: it can't be asked, or says no size.
+        """
+        return _size_of(self.information(), self.url)
+
+    def read_bytes(self) -> bytes:
+        """The whole file."""
+        with self.open() as file:
+            return file.read()
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole file, as a text."""
+        return self.read_bytes().decode(encoding)
+
+    def open(self, mode: str = "rb") -> io.BufferedReader:
+        """The file, to be read from its start."""
+        assert mode == "rb", "who writes sends a whole file"
+        # The backends' own readline is in Python.
+        return io.BufferedReader(_Reader(self, cache_type="readahead", block_size=_BLOCK_BYTES), 1 << 20)
+
+    def open_ranges(self) -> BinaryIO:
+        """The file, to be read here and there: each read is one request for so many bytes."""
+        return _Reader(self, cache_type="none")  # type: ignore[return-value]
+
+    def upload(self, local: Path) -> None:
+        """Send a local file, which replaces what is here, and compare it with what arrived.
+
+        Raises:
+            RemoteError: it didn't arrive, or not as it was.
+        """
+        files, path = self.store()
+        with asking(self.url):
+            files.put_file(str(local), path)
+        information = self.information()
+        if _size_of(information, self.url) != local.stat().st_size or not self._is_equal(local, information):
+            raise _trouble(self.url, "what arrived is not what was sent")
+
+    def write_bytes(self, data: bytes) -> None:
+        """Make `data` the whole file."""
+        with published(self) as local:
+            local.write_bytes(data)
+
+    def create(self, data: bytes) -> bool:
+        """Make `data` the whole file if there is none, and say whether it was made: of several who try, one is told so.
+
+        S3 does this for all who ask (`If-None-Match`), and so do the other big stores. fsspec's default, which small or local stores
+        have, looks first and writes then, and two can slip through at once.
+        """
+        files, path = self.store()
+        try:
+            with asking(self.url):
+                files.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete the file."""
+        files, path = self.store()
+        try:
+            with asking(self.url):
+                files.rm_file(path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def rmdir(self) -> None:
+        """Delete the folder if it is empty; one of an object store is gone with its last file."""
+        if self.is_dir() and not self.listing():
+            files, path = self.store()
+            with asking(self.url):
+                files.rmdir(path)
+
+    def listing(self) -> dict[str, int | None]:
+        """Name -> size of what is in the folder, in order; None for folders, and nothing at all where there is no such folder."""
+        files, path = self.store()
+        with asking(self.url):
+            try:
+                found = files.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
+        names = {posixpath.basename(entry["name"].rstrip("/")): entry for entry in found if entry["name"].strip("/") != path.strip("/")}
+        return {name: names[name]["size"] if names[name]["type"] == "file" else None for name in sorted(names)}
+
+    def iterdir(self) -> Iterator["RemotePath"]:
+        """What is in the folder, in order."""
+        return (self / name for name in self.listing())
+
+    def glob(self, pattern: str) -> Iterator["RemotePath"]:
+        """What is in the folder and has such a name."""
+        return (self / name for name in self.listing() if fnmatch.fnmatchcase(name, pattern))
+
+    def find(self, pattern: str | None = None) -> tuple[str, dict[str, Mapping[str, Any]]]:
+        """The files below this folder, or those that match a pattern.
+
+        Args:
+            pattern: an address with `*`, `?`, `[...]` or `**` that begins with this one.
+
+        Returns:
+            The store's own name of this folder, and by the store's own names of the files what it says of each.
+        """
+        files, path = self.store()
+        with asking(self.url):
+            found = files.find(path, detail=True) if pattern is None else files.glob(files._strip_protocol(pattern), detail=True)
+        return path, {name: dict(entry) for name, entry in found.items() if entry["type"] == "file" and not name.endswith("/")}
+
+    def _kind(self) -> str | None:
+        try:
+            return str(self.information()["type"])
+        except FileNotFoundError:
+            return None
+
+    def store(self) -> tuple[Any, str]:
+        """The fsspec file system, and the name that it has there.
+
+        Raises:
+            ConfigError: nobody knows such addresses, or a package is missing.
+        """
+        return _open_store(self.url)
+
+    def _is_equal(self, local: Path, information: Mapping[str, Any]) -> bool:
+        """Whether the file holds what `local` does. Of a file sent in one piece S3 tells the MD5, and else it is read back."""
+        if str(information.get("ETag", "")).strip('"') == _digest(local, "md5"):
+            return True
+        return _digest(self, "blake2b") == _digest(local, "blake2b")
+
+
+AnyPath = Path | RemotePath
+"""A file or folder, of this machine or of a store."""
+
+
+def is_url(text: object) -> bool:
+    """Whether a text is the address of something in a store.
+
+    >>> is_url("s3://bucket/shards"), is_url("runs/shards")
+    (True, False)
+    """
+    return isinstance(text, str) and _SCHEME.match(text) is not None
+
+
+def as_path(place: "str | os.PathLike[str] | RemotePath") -> AnyPath:
+    """A `Path` of a local path, and of what begins with `file://`; a `RemotePath` of any other address.
+
+    Raises:
+        ConfigError: the address holds credentials, or was made a `Path` before, which eats one of its slashes.
+    """
+    if isinstance(place, RemotePath):
+        return place
+    text = os.fspath(place)
+    if not is_url(text):
+        path = Path(text)
+        first = path.parts[0] if path.parts else ""
+        if not isinstance(place, str) and re.fullmatch(r"[a-z][a-z0-9+.-]+:", first) and not Path(first).exists():
+            raise ConfigError(f"{text} looks like an address that was made a Path, which eats one of its slashes; give it as a text.")
+        return path
+    check_url(text)
+    if text.startswith("file://"):
+        return Path(urllib.parse.unquote(text.removeprefix("file://")))
+    return RemotePath(text.rstrip("/"))
+
+
+def check_url(text: str) -> None:
+    """Refuse an address with credentials in it, without repeating them, and one of several file systems in one.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    match = _SCHEME.match(text)
+    if match is None:
+        return
+    scheme = match[1].lower()
+    authority = text[match.end() :].partition("/")[0]
+    user, at, _ = authority.rpartition("@")
+    has_user = bool(at) and (":" in user or scheme not in _SCHEMES_WITH_ACCOUNTS)
+    if has_user or re.search(r"\?[^/?=#]+=", text):
+        raise ConfigError(
+            f"An address that begins with {scheme}:// has a user, password, key or signature in it, which would be kept in plans and "
+            "messages; leave it out and set the credentials in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    if "::" in text:
+        raise ConfigError(f"The address {text!r} chains several file systems, which isn't supported; give the address of one.")
+
+
+def redacted(text: str) -> str:
+    """A message of a store with whatever may be a secret taken out.
+
+    >>> redacted("no route to http://me:pass@host/?X-Amz-Signature=af39")
+    'no route to http://***@host/?X-Amz-Signature=***'
+    """
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAMES.search(name):
+            text = text.replace(value, "***")
+    return _SECRET_FIELD.sub(r"\1=***", _USER_PART.sub("***@", text))
+
+
+@contextlib.contextmanager
+def asking(url: str) -> Iterator[None]:
+    """A block that asks a store and nothing else: whatever goes wrong in it becomes a `RemoteError`.
+
+    Raises:
+        RemoteError: but a FileNotFoundError or FileExistsError stays what it is.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "there is nothing of that name", url) from error
+    except FileExistsError as error:
+        raise FileExistsError(errno.EEXIST, "it is there already", url) from error
+    except RemoteError:
+        raise
+    except Exception as error:
+        # Every backend has errors of its own, many of them no OSError, and some are not even documented.
+        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()).rstrip(".")
+        safe = redacted(reason)
+        # A traceback shows the cause's own message.
+        raise _trouble(url, safe) from (error if safe == reason else None)
+
+
+@contextlib.contextmanager
+def published(path: AnyPath) -> Iterator[Path]:
+    """A local file to write to, which is in its place when the block ends well: `path` itself, or a temporary one that is then sent.
+
+    Raises:
+        RemoteError: it can't be sent.
+    """
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="bltdata-") as folder:
+        local = Path(folder) / path.name
+        yield local
+        path.upload(local)
+
+
+@contextlib.contextmanager
+def parquet_source(path: AnyPath) -> Iterator[Path | BinaryIO]:
+    """What Arrow reads the Parquet file at `path` from: a local file by itself, a remote one by ranges."""
+    if isinstance(path, Path):
+        yield path
+    else:
+        with path.open_ranges() as file:
+            yield file
+
+
+def size_bytes(path: AnyPath) -> int:
+    """Size of a file.
+
+    Raises:
+        OSError: there is none, or it can't be asked.
+    """
+    return path.stat().st_size if isinstance(path, Path) else path.size_bytes()
+
+
+def file_sizes(folder: AnyPath, names: Iterable[str]) -> dict[str, int]:
+    """Name -> size of those of the files that are in a folder; of a remote one by one listing.
+
+    Raises:
+        OSError: it can't be asked.
+    """
+    if isinstance(folder, RemotePath):
+        listing = folder.listing()
+        return {name: size for name in names if (size := listing.get(name)) is not None}
+    sizes = {}
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            sizes[name] = path.stat().st_size
+    return sizes
+
+
+class _Reader(io.RawIOBase):
+    """A file of a store, which never ends before its end."""
+
+    def __init__(self, path: RemotePath, **options: Any) -> None:
+        self._url = path.url
+        files, name = _open_store(path.url)
+        with asking(path.url):
+            self._file = files.open(name, "rb", **options)
+        self._size = _size_of({"size": getattr(self._file, "size", None)}, path.url)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        wanted = min(len(view), self._size - self._position)
+        filled = 0
+        while filled < wanted:
+            with asking(self._url):
+                self._file.seek(self._position)
+                data = self._file.read(wanted - filled)
+            if not data:
+                raise _trouble(self._url, f"it ended after {self._position:,} of {self._size:,} bytes")
+            view[filled : filled + len(data)] = data
+            filled += len(data)
+            self._position += len(data)
+        return filled
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_file"):
+            self._file.close()
+        super().close()
+
+
+@functools.lru_cache(maxsize=256)
+def _checked(url: str) -> None:
+    check_url(url)
+
+
+def _open_store(url: str) -> tuple[Any, str]:
+    """The file system of an address, and the address as that names it."""
+    _checked(url)
+    import fsspec
+
+    try:
+        # What was listed a moment ago may have changed: others write there too. The instance is fsspec's own, one for all calls.
+        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        scheme = url.partition("://")[0]
+        extra = "blt-toolkit[s3]" if scheme in ("s3", "s3a") else f"what fsspec needs for it ({redacted(str(error)).rstrip('.')})"
+        raise ConfigError(f"{scheme}:// can't be used, as a package is missing; install {extra} with pip.") from error
+    except ValueError as error:
+        raise ConfigError(f"{url} can't be used: {redacted(str(error)).rstrip('.')}; check how the address begins.") from error
+    return files, path
+
+
+def _trouble(url: str, reason: str) -> RemoteError:
+    return RemoteError(f"{url} can't be used: {reason}; check the network and the credentials, then run the same command again.")
+
+
+def _size_of(information: Mapping[str, Any], url: str) -> int:
+    size = information.get("size")
+    if size is None:
+        raise RemoteError(f"{url} can't be read safely: its store doesn't say how long it is; copy it to another place.")
+    return int(size)
+
+
+def _digest(path: AnyPath, name: str) -> str:
+    # MD5 is compared with what the store says, and keeps no secret.
+    opened: io.BufferedReader = path.open("rb")
+    with opened as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(name, usedforsecurity=False)).hexdigest()
