@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bltdata.address import is_url
 from bltdata.errors import ConfigError
-from bltdata.remote import is_url
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ import re
 import stat
 from collections.abc import Container, Iterator
 
+from bltdata.address import is_url
 from bltdata.errors import CorpusError
-from bltdata.remote import is_url
 
 _ESCAPE = re.compile(rb"\\(?:(\\)|x([0-9a-f]{2}))")
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from bltdata.address import check_url
 from bltdata.corpus.paths import FileEntry, FileSet, fixed_part, key_name, printable
 from bltdata.errors import CorpusError, RemoteError
-from bltdata.remote import RemotePath, check_url
+from bltdata.remote import RemotePath
 
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "Last-Modified", "mtime", "modified", "updated", "created")
 """What stores call an ETag or a time of change, the best first."""

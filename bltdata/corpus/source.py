@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
+from bltdata.address import is_url
 from bltdata.config import fingerprint
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileEntry, find_files, printable
@@ -12,7 +13,6 @@ from bltdata.corpus.remote_files import check_remote_file, find_remote_files
 from bltdata.corpus.spec import CorpusSpec
 from bltdata.corpus.streams import estimate_raw_bytes
 from bltdata.errors import CorpusError
-from bltdata.remote import is_url
 
 
 class Source(Protocol):

@@ -13,10 +13,10 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from bltdata.address import check_url, is_url
 from bltdata.config import nearest
 from bltdata.corpus.paths import fixed_part, printable
 from bltdata.errors import ConfigError
-from bltdata.remote import check_url, is_url
 
 Kind = Literal["python-docs", "files", "jsonl", "parquet", "hf"]
 DocumentUnit = Literal["file", "line", "paragraph"]

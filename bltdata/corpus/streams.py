@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from bltdata.address import is_url
 from bltdata.corpus.paths import printable
 from bltdata.errors import CorpusError, RemoteError
-from bltdata.remote import RemotePath, is_url
+from bltdata.remote import RemotePath
 
 _BUFFER_BYTES = 1 << 20
 _TYPICAL_RATIO = 3

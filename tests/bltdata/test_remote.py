@@ -10,9 +10,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bltdata.address import check_url, is_url, redacted
 from bltdata.atomic import remove_leftovers, write_json
 from bltdata.errors import BltError, ConfigError, RemoteError
-from bltdata.remote import RemotePath, as_path, asking, check_url, file_sizes, is_url, published, redacted
+from bltdata.remote import RemotePath, as_path, asking, file_sizes, published
 from tests.bltdata.conftest import SECRET
 
 
