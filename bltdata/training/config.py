@@ -1,8 +1,9 @@
 """The settings of a training run, the same for the entropy model and the BLT."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from bltdata.config import ADDED_LATER
 from bltdata.errors import ConfigError
 
 
@@ -31,6 +32,9 @@ class TrainingConfig:
 
     micro_batch_rows: int | None = None
     """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; None for all at once."""
+
+    optimiser: Literal["muon", "adamw"] = field(default="adamw", metadata=ADDED_LATER)
+    """`muon` for the matrices between embeddings and head, with AdamW for all else, or `adamw` for everything."""
 
     learning_rate: float = 2e-3
     """Peak learning rate."""

@@ -30,7 +30,7 @@ from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
 from bltdata.training.checkpoint import load_state, remove_run, save_state
 from bltdata.training.config import TrainingConfig
 from bltdata.training.interrupt import deferred_interrupt
-from bltdata.training.optimiser import build_optimiser, learning_rate_at, set_learning_rate
+from bltdata.training.optimiser import build_optimiser, learning_rate_at
 from bltdata.training.world import World
 
 METRICS_FILE = "metrics.jsonl"
@@ -193,7 +193,7 @@ class TrainingRun(Generic[BatchT]):
         """One optimiser step; returns how many raw bytes it learned from, in all processes."""
         model = self.task.model
         model.train()
-        set_learning_rate(self._optimiser, learning_rate_at(self._progress.step, self.config))
+        self._optimiser.set_learning_rate(learning_rate_at(self._progress.step, self.config))
         with self.world.together():
             step = next(steps)
             nats = self._gradients(step)
@@ -202,7 +202,7 @@ class TrainingRun(Generic[BatchT]):
         # The only time that the CPU waits for a GPU. Both are sums of what isn't negative, so one can't hide the other.
         self._check_finite(bool(torch.isfinite(nats + norm)), self._progress.step + 1)
         self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         self._progress.cursor = step.cursor
         return step.num_bytes
 
