@@ -18,7 +18,7 @@ from bltdata.errors import BuildError, CheckpointError
 from bltdata.nn.loss import PredictionSums
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import METRICS_FILE, Reporter
-from bltdata.training.optimiser import learning_rate_at
+from bltdata.training.optimiser import Optimiser, learning_rate_at
 from bltdata.training.task import PackedTask
 from tests.bltdata.small import Documents, architecture, random_documents, training
 
@@ -347,7 +347,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, micro):
 
 def test_every_step_has_its_learning_rate(tmp_path, monkeypatch):
     rates: list[float] = []
-    monkeypatch.setattr("bltdata.training.loop.set_learning_rate", lambda optimiser, rate: rates.append(rate))
+    monkeypatch.setattr(Optimiser, "set_learning_rate", lambda self, rate: rates.append(rate))
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, CONFIG, stepped=at_step(4, press_ctrl_c))
     train(tmp_path, CONFIG)
