@@ -143,6 +143,8 @@ def finish_shards(
             finished[record.file] = record
             ledger.add(record)
             reporter.built(record)
+    # A worker that died and was replaced has left its temporary file.
+    remove_leftovers(folder, own)
     with share.turn(folder):
         there = finished | _of_others(folder, [name for name in items if name not in finished])
         if len(there) < len(items):
