@@ -163,6 +163,16 @@ def test_a_run_from_the_start(tmp_path: Path) -> None:
     assert [row.data for row in open_shards(tmp_path)] == list(ITEMS.values())
 
 
+def test_what_a_worker_left_that_was_killed_and_replaced_is_deleted(tmp_path: Path) -> None:
+    class Replaced(Run):
+        def job(self, text: bytes) -> ShardRecord:
+            (self.folder / f".{shard_name(1)}.123-abcd.tmp").write_bytes(b"PAR1")
+            return super().job(text)
+
+    Replaced(tmp_path)()
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize("stop_at", ITEMS.values())
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_stopped(tmp_path: Path, stop_at: bytes) -> None:
     texts = list(ITEMS.values())
