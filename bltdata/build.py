@@ -7,19 +7,18 @@ it stopped, and jobs that know nothing of each other can share one.
 """
 
 import functools
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bltdata.config import to_mapping
-from bltdata.corpus import Corpus, Document, Fragment
+from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import expected_bytes
 from bltdata.engines import EngineName, open_engine
 from bltdata.engines.resume import PLAN_FILE, BuildReporter, finish_shards
 from bltdata.engines.share import WHOLE, Share
-from bltdata.entropy import EntropyModel, Score
+from bltdata.entropy import EntropyModel
+from bltdata.entropy.scores import scored
 from bltdata.errors import BuildError
 from bltdata.nn import one_thread, prepare_allocator, resolve_device
 from bltdata.patching import PatchRule
@@ -52,7 +51,8 @@ class ShardJob:
         metadata = self.metadata(fragment, model)
         path = self.folder / shard_name(fragment.index)
         with one_thread(), published(path) as file, ShardWriter(file, metadata) as writer:
-            for document, score in _scored(model, self.corpus.read(fragment, writer.left_out), self.config):
+            documents = self.corpus.read(fragment, writer.left_out)
+            for document, score in scored(model, documents, self.config.torch_type, reset_at_newline=self.config.reset_at_newline):
                 entropies = round_entropies(score.entropy_nats, self.config.entropy_precision)
                 lengths = self.rule.lengths(document.data, entropies, document=document.doc_id)
                 writer.add(
@@ -184,19 +184,6 @@ def _agreed(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: An
     waiting = functools.partial(reporter.said, f"Another job is writing the plan of {folder}; waiting for it.")
     with share.turn(folder, "plan", waiting):
         return agreed_build_plan(corpus, model, config, folder, reporter)
-
-
-def _scored(model: EntropyModel, documents: Iterable[Document], config: BuildConfig) -> Iterator[tuple[Document, Score]]:
-    """Documents with their scores; the model reads a little ahead of what it has given back."""
-    ahead: deque[Document] = deque()
-
-    def texts() -> Iterator[bytes]:
-        for document in documents:
-            ahead.append(document)
-            yield document.data
-
-    for score in model.score_with_nll(texts(), config.torch_type, reset_at_newline=config.reset_at_newline):
-        yield ahead.popleft(), score
 
 
 def _publish(job: ShardJob, folder: AnyPath, model: EntropyModel, records: list[ShardRecord]) -> Manifest:
