@@ -179,7 +179,8 @@ def piece_alone(store: ShardStore, document: int, begin: int, end: int) -> Packe
 
 
 def test_packed_documents_get_the_logits_that_they_get_alone(folder, store):
-    model, rows = opinionated_blt(), list(Packer(store, shuffled_order(len(store.lengths), 2), 150).one_pass())[:12]
+    # In float64 only norms, rotations and the weights of cross-attention round to float32: by 4e-6 here, not by 2e-5.
+    model, rows = opinionated_blt().double(), list(Packer(store, shuffled_order(len(store.lengths), 2), 150).one_pass())[:12]
     lengths = [row.patch_lengths for row in open_shards(folder)]
     num_whole = num_cut = 0
     with torch.no_grad():
@@ -198,4 +199,4 @@ def test_packed_documents_get_the_logits_that_they_get_alone(folder, store):
 
 
 def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
