@@ -15,7 +15,7 @@ import bltdata
 from bltdata.corpus import open_corpus
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
-from bltdata.shards import Manifest, ShardDataset, open_shards, schema
+from bltdata.shards import Manifest, ShardDataset, open_shards, round_entropies, schema
 from bltdata.shards.footer import Footer, read_footer
 from bltdata.verification import DeepCheck, VerificationReport, verify_dataset
 from bltdata.verification import verify as module
@@ -474,19 +474,28 @@ def test_scores_are_the_models(made: Any, config: dict[str, Any], request: pytes
 def test_scores_of_another_model_are_told(made: Any, copy: Callable[..., Path], tmp_path: Path) -> None:
     opinionated_model(seed=1, num_layers=1).save(tmp_path / "other")
     folder = copy()
-    deep = DeepCheck(entropy_model=tmp_path / "other", num_documents=5)
+    deep = DeepCheck(entropy_model=tmp_path / "other", num_documents=1000)
     report = verify_dataset(folder, deep=deep)
     assert (kinds(report), report.deep) == ({"entropy_model"}, ())
     # A dataset that claims the other model.
-    fingerprint = bltdata.EntropyModel.load(tmp_path / "other").fingerprint
-    claimed = Manifest.read(folder).entropy_model | {"fingerprint": fingerprint}
+    other = bltdata.EntropyModel.load(tmp_path / "other")
+    claimed = Manifest.read(folder).entropy_model | {"fingerprint": other.fingerprint}
     relist(folder, entropy_model=claimed)
     for shard in range(len(Manifest.read(folder).shards)):
         rewrite(folder, shard, describe=lambda footer: dataclasses.replace(footer, metadata=footer.metadata | {"entropy_model": claimed}))
     assert verify_dataset(folder).is_good
     report = verify_dataset(folder, deep=deep)
-    assert report.num_faults == {"entropy_rescored": 5, "nll_rescored": 5}
-    assert report.deep[0].num_patched_otherwise == 5
+    rows = list(open_shards(folder))
+    scores = list(other.score_with_nll(row.data for row in rows))
+    new = [round_entropies(score.entropy_nats, "grid") for score in scores]
+    rule = PatchRule(**Manifest.read(folder).patch_rule)
+    # A step of the grid and what a score may move by; the likelihood by as much at each position.
+    off = [float(np.abs(row.entropy_nats - nats).max()) > 1 / 256 + 1e-4 for row, nats in zip(rows, new, strict=True)]
+    less_likely = [abs(row.nll_nats - score.nll_nats) > 1e-4 * (row.num_bytes + 1) for row, score in zip(rows, scores, strict=True)]
+    cut_otherwise = [not np.array_equal(rule.lengths(row.data, nats), row.patch_lengths) for row, nats in zip(rows, new, strict=True)]
+    assert sum(off) > 5
+    assert report.num_faults == {"entropy_rescored": sum(off), "nll_rescored": sum(less_likely)}
+    assert (report.deep[0].num_documents, report.deep[0].num_patched_otherwise) == (len(rows), sum(cut_otherwise))
     assert report.deep[0].largest_difference_nats > 0.1
 
 
