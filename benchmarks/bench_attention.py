@@ -10,12 +10,12 @@ documents of `--document-tokens`. The results are compared before anything is ti
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from unittest import mock
 
 import click
 import torch
+from timing import cpu_seconds
 from torch import Tensor
 
 from bltdata.nn import attention, prepare_allocator
@@ -60,18 +60,6 @@ def check(inputs: list[Tensor], masks: dict[str, attention.AttentionMask]) -> No
         sys.exit(f"the kernels differ by {difference}")
 
 
-def measure(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each contestant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(repeats + 1):
-        for name, run in contestants.items():
-            begin = time.process_time()
-            run()
-            if number:
-                seconds[name].append(time.process_time() - begin)
-    return seconds
-
-
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--tokens", default=4096, show_default=True, help="Tokens of the row.")
 @click.option("--document-tokens", default=1000, show_default=True, help="Tokens of a document.")
@@ -96,7 +84,7 @@ def main(tokens: int, document_tokens: int, windows: str, types: str, heads: int
             inputs = make_inputs(tokens, heads, head_dim, TYPES[name])
             check(inputs, masks)
             for backward in (False, True):
-                seconds = measure({kernel: contestant(kernel, inputs, masks, backward=backward) for kernel in KERNELS}, repeats)
+                seconds = cpu_seconds({kernel: contestant(kernel, inputs, masks, backward=backward) for kernel in KERNELS}, repeats)
                 passes = "forward and backward" if backward else "forward"
                 median = {kernel: statistics.median(values) for kernel, values in seconds.items()}
                 for kernel, values in seconds.items():

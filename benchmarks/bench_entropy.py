@@ -24,8 +24,9 @@ from typing import Any
 
 import click
 import torch
-from entropy_contestants import CONFIGS, TYPES, Contestant, Field, compare, make_contestants, make_models, peak_flops, scored, useful_flops
+from entropy_contestants import CONFIGS, TYPES, Field, compare, make_contestants, make_models, peak_flops, scored, useful_flops
 from entropy_documents import c4_documents, describe, mixed_documents, pages, short_documents, typical
+from timing import cpu_seconds
 
 from bltdata.entropy import EntropyModel
 from bltdata.nn import prepare_allocator
@@ -34,17 +35,6 @@ CASES = "c4", "enwik8", "mix", "short"
 STYLES = "plain", "padded"
 MEGABYTES = {"tiny": 0.2, "small": 0.1, "reference-256x4": 0.1, "medium": 0.03, "base": 0.02}
 """Of the documents, where nothing else is asked for: the slowest of the peers take minutes."""
-
-
-def measure(contestants: dict[str, Contestant], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each contestant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(repeats):
-        for name, run in contestants.items():
-            begin = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - begin)
-    return seconds
 
 
 def score_beside_others(folder: str, documents: list[bytes], kind: str, barrier: Any, spans: Any) -> None:
@@ -99,7 +89,7 @@ def bench_case(
     contestants = make_contestants(model, documents, field)
     comparison = compare({label: run() for label, run in contestants.items()}, documents, field)
     print("".join(f"    {key}: {value:g}\n" for key, value in comparison.items()), end="")
-    seconds = measure(contestants, repeats)
+    seconds = cpu_seconds(contestants, repeats, warm_ups=0)
     median = {label: statistics.median(values) for label, values in seconds.items()}
     rates = {label: about["bytes"] / value for label, value in median.items()}
     shares = {label: useful / value / peaks[label.split()[1]] for label, value in median.items()}

@@ -11,12 +11,12 @@ and no space rule; `space` is set against a copy of the bytes. The results are c
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 
 import click
 import numpy as np
 import torch
+from timing import cpu_seconds
 from transformers.models.blt.modeling_blt import BltPatcher, process_patch_lengths
 
 from bltdata.patching import PatchRule
@@ -59,18 +59,6 @@ def check(data: bytes, offsets: np.ndarray, entropies: np.ndarray, rows: torch.T
             sys.exit(f"document {index} is cut in other places than by transformers")
 
 
-def measure(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """CPU seconds of each contestant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(repeats + 1):
-        for name, run in contestants.items():
-            begin = time.process_time()
-            run()
-            if number:
-                seconds[name].append(time.process_time() - begin)
-    return seconds
-
-
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--megabytes", default=20.0, show_default=True, help="Bytes of the documents, in millions.")
 @click.option("--repeats", default=5, show_default=True, help="Timed rounds.")
@@ -107,7 +95,7 @@ def main(megabytes: float, repeats: int, small: bool, threshold: float, max_leng
     contestants["transformers"] = lambda: peer(rows, threshold, None)
     contestants["transformers, max"] = lambda: peer(rows, threshold, max_length)
     contestants["copy of the bytes"] = lambda: np.copyto(target, source)
-    seconds = measure(contestants, repeats)
+    seconds = cpu_seconds(contestants, repeats)
 
     median = {name: statistics.median(values) for name, values in seconds.items()}
     rates = {name: len(data) / 1e6 / value for name, value in median.items()}
