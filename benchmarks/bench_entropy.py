@@ -9,7 +9,7 @@ and the keys inside window and document) and of the best matrix product in the s
 Cases: `c4` and `enwik8` (the pages of its first megabytes) need their files; `mix` has lognormal lengths; `short` documents of 500 bytes.
 Models: presets and `reference-256x4` with random weights, and the folders given by --entropy-model.
 
-    python benchmarks/bench_entropy.py --c4 c4.jsonl.gz --enwik8 enwik8 --whole --processes 2 --memory-megabytes 10
+    python benchmarks/bench_entropy.py --c4 c4.jsonl.gz --enwik8 enwik8 --whole --processes 2 --memory-megabytes 10,100
 """
 
 import json
@@ -72,10 +72,10 @@ def peak_memory(folder: str, num_bytes: int, longest: int, kind: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
-def memory_of(folder: str, megabytes: float, longest: int, kind: str) -> dict[str, Any]:
-    """Peak memory after `megabytes`, and after ten times as much."""
+def memory_of(folder: str, megabytes: tuple[float, ...], longest: int, kind: str) -> dict[str, Any]:
+    """Peak memory of scoring each of these amounts."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as executor:
-        sizes = [round(megabytes * 1e6), round(megabytes * 1e7)]
+        sizes = [round(amount * 1e6) for amount in megabytes]
         peaks = [executor.submit(peak_memory, folder, size, longest, kind).result() for size in sizes]
     return {"type": kind, "bytes": sizes, "peak_megabytes": [round(peak / 1e6, 1) for peak in peaks]}
 
@@ -133,6 +133,14 @@ def listed(*known: str) -> Callable[[click.Context, click.Parameter, str], tuple
     return read
 
 
+def numbers(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Reads numbers with commas between them."""
+    try:
+        return tuple(float(number) for number in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} must be numbers with commas between them") from error
+
+
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--c4", type=click.Path(exists=True), help="JSONL file, plain or compressed, with the documents in `text`.")
 @click.option("--enwik8", type=click.Path(exists=True), help="The file enwik8, plain or compressed.")
@@ -158,7 +166,7 @@ def listed(*known: str) -> Callable[[click.Context, click.Parameter, str], tuple
 @click.option("--repeats", default=3, show_default=True, help="Timed rounds.")
 @click.option("--whole", is_flag=True, help="Also time ours alone on all the documents of c4 and enwik8.")
 @click.option("--processes", default=0, help="Also measure so many processes at once, in wall time, against one.  [default: none]")
-@click.option("--memory-megabytes", default=0.0, help="Also compare the peak memory of scoring this and ten times it.  [default: none]")
+@click.option("--memory-megabytes", callback=numbers, help="Also the peak memory of scoring each of these amounts, like 10,1000.")
 @click.option("--small", is_flag=True, help="A small model and few documents: seconds, and no result worth keeping.")
 def main(
     c4: str | None,
@@ -175,13 +183,13 @@ def main(
     repeats: int,
     whole: bool,
     processes: int,
-    memory_megabytes: float,
+    memory_megabytes: tuple[float, ...],
     small: bool,
 ) -> None:
     """Print a table, and one line of JSON."""
     if small:
         presets, cases, megabytes, repeats, longest, block_tokens = ("tiny",), ("mix", "short"), 0.008, 1, 4000, 512
-        processes, memory_megabytes = 2, 0.01
+        processes, memory_megabytes = 2, (0.01, 0.1)
     # Each of these starts processes, which takes seconds.
     beside = types[:1] if small else types
     field = Field(types=types, peers=peers, block_tokens=block_tokens)
