@@ -1,20 +1,19 @@
 """`bltdata entropy-stats`: what is in a dataset and what may be wrong with it, as tables, JSON, Markdown, pictures and a page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
-from bltdata.cli.progress import Advance, progress
+from bltdata.cli.counting import counted, workers_option
 from bltdata.errors import ShardError
 from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     from bltdata.shards import ShardDataset
     from bltdata.stats import DatasetStatistics
-    from bltdata.stats.assess import CountJob
 
 
 @command(
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Raw bytes of each dataset that xz, context models and the tokenizer are run on.",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; the report doesn't depend on it.")
+@workers_option
 @click.option("--strict", is_flag=True, help="End with exit code 1 if a diagnostic finds an error.")
 @json_option
 @click.pass_context
@@ -63,15 +62,13 @@ def entropy_stats(
     from bltdata import atomic
     from bltdata.shards import open_shards
     from bltdata.stats import to_markdown, to_page
-    from bltdata.stats.assess import assess, count_jobs, has_error
+    from bltdata.stats.assess import assess, has_error
     from bltdata.verification.overlap import find_overlap
 
     _check_distinct((*folders, *against))
     datasets, others = ([open_shards(folder) for folder in each] for each in (folders, against))
     overlaps = {index: [find_overlap(dataset, other) for other in others] for index, dataset in enumerate(datasets)}
-    with progress(sum(dataset.manifest.totals.num_bytes for dataset in datasets), "Counting", "bytes") as advance:
-        counted = _count(count_jobs(datasets, workers), workers, advance)
-        report, statistics = assess(datasets, counted, overlaps=overlaps, sample_bytes=sample_bytes, tokenizer=tokenizer)
+    report, statistics = assess(datasets, counted(datasets, workers), overlaps=overlaps, sample_bytes=sample_bytes, tokenizer=tokenizer)
     report["left_out"] = _sum_counts([dataset.manifest.totals.left_out for dataset in datasets])
     report["datasets"] = [{"folder": str(dataset.folder), "fingerprint": dataset.manifest.fingerprint} for dataset in datasets]
     threshold_nats = _common_threshold(datasets)
@@ -87,19 +84,6 @@ def entropy_stats(
         _print(report, [path for path in (markdown, page) if path])
     if strict and has_error(report):
         ctx.exit(1)
-
-
-def _count(jobs: "list[CountJob]", workers: int, advance: Advance) -> "Iterator[tuple[CountJob, DatasetStatistics]]":
-    from bltdata.engines.local import run_local
-    from bltdata.stats.assess import count
-
-    if workers == 1:
-        for job in jobs:
-            yield count(job, advance)
-        return
-    for job, statistics in run_local(count, jobs, workers):
-        advance(job.num_bytes)
-        yield job, statistics
 
 
 def _write_plots(statistics: "DatasetStatistics", folder: Path, threshold_nats: float | None) -> list[str]:

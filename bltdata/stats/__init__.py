@@ -8,7 +8,7 @@ from bltdata.stats.accumulators import EntropyHistogram, IntegerHistogram
 from bltdata.stats.collect import collect_shard, collect_statistics
 from bltdata.stats.diagnostics import Diagnosis, Verdict, diagnose
 from bltdata.stats.overlap import Overlap
-from bltdata.stats.page import to_page
+from bltdata.stats.page import to_comparison_page, to_page
 from bltdata.stats.rendering import render, to_markdown
 from bltdata.stats.report import to_mapping
 from bltdata.stats.sample import Sample, take_sample
@@ -30,6 +30,7 @@ __all__ = [
     "diagnose",
     "render",
     "take_sample",
+    "to_comparison_page",
     "to_mapping",
     "to_markdown",
     "to_page",

@@ -47,6 +47,14 @@ def count(job: CountJob, progress: Callable[[int], object] | None = None) -> tup
     return job, statistics
 
 
+def merge_counted(counted: Iterable[tuple[CountJob, DatasetStatistics]], num_datasets: int) -> list[DatasetStatistics]:
+    """Statistics of each dataset, from what `count` made of each of `count_jobs(datasets, ...)`, in any order."""
+    parts = [DatasetStatistics() for _ in range(num_datasets)]
+    for job, statistics in counted:
+        parts[job.index] += statistics
+    return parts
+
+
 def assess(
     datasets: Sequence[ShardDataset],
     counted: Iterable[tuple[CountJob, DatasetStatistics]],
@@ -72,9 +80,7 @@ def assess(
         ConfigError: `sample_bytes` is below 1, or the tokenizer can't be read.
         PatchingError: it is no tokenizer.
     """
-    parts = [DatasetStatistics() for _ in datasets]
-    for job, statistics in counted:
-        parts[job.index] += statistics
+    parts = merge_counted(counted, len(datasets))
     total = DatasetStatistics()
     samples: list[dict[str, Any]] = []
     diagnoses: list[dict[str, Any]] = []

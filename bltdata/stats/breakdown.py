@@ -13,14 +13,15 @@ KEYS = {
     "share_of_longest_patches": "part of the patches that have the largest length that occurs (`patch_length.max`)",
     "cost_over_entropy": "the entropy model's negative log-likelihood over the sum of its entropies, of documents whose likelihood is "
     "known: 1 where entropies can be believed, more where the model is too sure",
-    "start_separation": "probability that a patch start has a higher entropy than a position inside a patch (ties count half; first "
-    "positions of documents left out): 1/2 where starts have nothing to do with entropies",
+    "start_separation": "probability that a patch start has a higher entropy than a position inside a patch (to 1/256 nat, ties count "
+    "half; first positions of documents left out): 1/2 where starts have nothing to do with entropies",
     "by_class": "by the class of what stands at a position: `bytes` (for `end`: documents), `share` of all positions, entropy in nats "
     "(`mean_entropy_nats`, `median_entropy_nats`, `p95_entropy_nats`, to 1/256 nat), `start_rate` (share of them that start a patch) and "
     "`patch_length` (mean of the patches that begin with one)",
     "by_position": "by distance from the start of the document: bin `from` up to before `to`, `positions`, `mean_entropy_nats`, "
     "`start_rate`",
     "by_tenth": "mean entropy in nats in each tenth of the documents that have at least 1,256 bytes, after their first 256",
+    "byte_counts": "how often each byte value occurs: 256 numbers",
     "start_rate_after": "share of each byte value's occurrences after which a patch starts: 256 numbers, `null` where one doesn't occur",
     "seams": "around multiples of `window` positions: mean entropy of the 64 positions before them and the 4 after them, in nats",
     "documents_by_entropy": "documents in bins of their mean entropy: `documents`, their positions (`count`), `mean_entropy_nats`, and "
@@ -44,6 +45,7 @@ def breakdown(source: SourceStatistics) -> dict[str, Any]:
         "by_class": {name: found for index, name in enumerate(CLASSES) if (found := _class(source, index)) is not None},
         "by_position": positions.bins(),
         "by_tenth": positions.parts(),
+        "byte_counts": positions.byte_counts.tolist(),
         "start_rate_after": positions.start_rate_after(),
         "seams": positions.seams(),
         "documents_by_entropy": source.expectation.bins(),

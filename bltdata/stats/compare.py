@@ -80,7 +80,8 @@ def compare_sections(found: Sequence[dict[str, Any]]) -> list[Section]:
         ("rule", lambda each: each["rule"]),
     )
     rows = [(printable_line(each["dataset"]), *(cell(each) for _, cell in columns)) for each in found]
-    datasets = Section(title="Datasets", headings=("dataset", *(heading for heading, _ in columns)), rows=rows, is_brief=True)
+    headings = ("dataset", *(heading for heading, _ in columns))
+    datasets = Section(title="Datasets", headings=headings, rows=rows, texts=("rule",), is_brief=True)
     sources = sorted(set().union(*(each["mean_patch_length_by_source"] for each in found)))
     lengths = [(printable_line(name), *(number(each["mean_patch_length_by_source"].get(name)) for each in found)) for name in sources]
     headings = ("source", *(printable_line(each["dataset"]) for each in found))

@@ -1,18 +1,23 @@
-"""A report as one HTML file: no script, nothing loaded from anywhere, light or dark as the reader's system is, narrow or wide.
+"""A report, or a comparison, as one HTML file: no script, nothing loaded from anywhere, light or dark as the reader's system is.
 
 Whatever documents, sources and folders are called, it is text: each text goes through `html.escape` here, or through matplotlib, which
 escapes what it writes into a picture.
 """
 
 import html
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from bltdata.patching.display import printable_line
 from bltdata.stats import breakdown_plots, plots
+from bltdata.stats.compare import compare_figure, compare_sections
 from bltdata.stats.reliability_plot import reliability_figure
 from bltdata.stats.sections import Section, sections
 from bltdata.stats.sources import DatasetStatistics
 from bltdata.stats.svg import inline_svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -30,22 +35,31 @@ _STYLE = """
 }
 *, ::before, ::after { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.4rem; margin: 0 0 .3rem; }
+h1 { font-size: 1.4rem; margin: 0 0 .8rem; }
 h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
 h1, h2, p, li, dd { overflow-wrap: anywhere; }
 .soft { color: var(--soft); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; padding: .5rem; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }
+figure { margin: 0; padding: .5rem; max-width: 48rem; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { fill: var(--ink); }
-.scroll { overflow-x: auto; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
+.scroll {
+  width: fit-content; max-width: 100%; overflow-x: auto; background: var(--panel); border: 1px solid var(--line); border-radius: 8px;
+}
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; max-width: 22rem; overflow-wrap: anywhere; white-space: normal; min-width: 7rem; }
+th:first-child, td:first-child {
+  position: sticky; left: 0; min-width: 10rem; max-width: 22rem; background: var(--panel);
+  text-align: left; white-space: normal; overflow-wrap: anywhere;
+}
+th.text, td.text { text-align: left; }
 tr:last-child td { border-bottom: 0; }
 tr.total td { font-weight: 700; }
-.diagnoses { list-style: none; margin: 0; padding: 0; display: grid; gap: .6rem; }
+.diagnoses {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: .6rem;
+  margin: 0; padding: 0; list-style: none;
+}
 .diagnoses li { padding: .6rem .8rem; background: var(--panel); border: 1px solid var(--line); border-left-width: 5px; border-radius: 8px; }
 .diagnoses p { margin: .2rem 0 0; }
 .verdict { font-weight: 700; margin-right: .5em; }
@@ -66,21 +80,34 @@ def to_page(
         title: the heading.
         threshold_nats: where the patch rule's threshold lies, to be marked.
     """
-    body = [f"<h1>{_text(title)}</h1>", _summary(report["overall"])]
+    body = [_summary(report["overall"])]
     if report.get("diagnostics"):
         body += ["<h2>Diagnostics</h2>", _diagnostics(report["diagnostics"])]
-    body += ["<h2>Pictures</h2>", _figures(report, statistics, threshold_nats)]
-    for section in sections(report):
-        body += [f"<h2>{_text(section.title)}</h2>", _table(section)]
-        if section.note:
-            body.append(f'<p class="soft">{_text(section.note)}</p>')
+    body += ["<h2>Pictures</h2>", _figures(_report_figures(report, statistics, threshold_nats))]
+    return _document(title, [*body, *map(_section, sections(report))])
+
+
+def to_comparison_page(found: Sequence[dict[str, Any]], statistics: Sequence[DatasetStatistics], *, title: str = "Comparison") -> str:
+    """A comparison of datasets as the text of one HTML file.
+
+    Args:
+        found: what `compare_mapping` made of them.
+        statistics: of each, for the picture.
+        title: the heading.
+    """
+    names = [each["dataset"] for each in found]
+    figure = _figures([("What lies in patches up to a length", compare_figure(names, statistics))])
+    return _document(title, [figure, *map(_section, compare_sections(found))])
+
+
+def _document(title: str, body: Sequence[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'
         f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
+        + "\n".join([f"<h1>{_text(title)}</h1>", *body])
         + "\n</main>\n</body>\n</html>\n"
     )
 
@@ -111,7 +138,7 @@ def _diagnostics(diagnoses: list[dict[str, Any]]) -> str:
     return '<ul class="diagnoses">' + "\n".join(items) + "</ul>"
 
 
-def _figures(report: dict[str, Any], statistics: DatasetStatistics, threshold_nats: float | None) -> str:
+def _report_figures(report: dict[str, Any], statistics: DatasetStatistics, threshold_nats: float | None) -> "list[tuple[str, Figure]]":
     everything, overall = statistics.overall(), report["overall"]
     figures = [
         ("Entropy of the next byte", plots.entropy_figure(everything, threshold_nats)),
@@ -124,16 +151,30 @@ def _figures(report: dict[str, Any], statistics: DatasetStatistics, threshold_na
         figures.append(("Bytes for a patch, by source", breakdown_plots.source_figure(report)))
     if overall["documents_by_entropy"]:
         figures.append(("What documents cost", reliability_figure(overall["documents_by_entropy"], "What documents cost")))
+    return figures
+
+
+def _figures(figures: "Sequence[tuple[str, Figure]]") -> str:
     drawn = [f"<figure>{inline_svg(figure, f'f{index}', label)}</figure>" for index, (label, figure) in enumerate(figures)]
     return f'<div class="figures">{"".join(drawn)}</div>'
 
 
+def _section(section: Section) -> str:
+    note = f'\n<p class="soft">{_text(section.note)}</p>' if section.note else ""
+    return f"<h2>{_text(section.title)}</h2>\n{_table(section)}{note}"
+
+
 def _table(section: Section) -> str:
-    heads = "".join(f'<th scope="col">{"<br>".join(map(_text, heading.split(chr(10))))}</th>' for heading in section.headings)
+    kinds = [' class="text"' if heading in section.texts else "" for heading in section.headings]
+    heads = "".join(
+        f'<th scope="col"{kind}>{"<br>".join(map(_text, heading.split(chr(10))))}</th>'
+        for kind, heading in zip(kinds, section.headings, strict=True)
+    )
     rows = []
     for index, row in enumerate(section.rows):
         total = ' class="total"' if section.has_total and index == len(section.rows) - 1 else ""
-        rows.append(f"<tr{total}>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>")
+        cells = "".join(f"<td{kind}>{_text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        rows.append(f"<tr{total}>{cells}</tr>")
     # Can be scrolled with the keyboard, as a wide table on a phone has to be.
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(section.title)}"><table><thead><tr>{heads}</tr></thead>'

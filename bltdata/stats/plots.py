@@ -155,7 +155,9 @@ def _legend(axes: "Axes") -> None:
 
 
 def _mark_mean(axes: "Axes", summary: Summary, unit: str) -> None:
-    label = f"mean {summary.mean:,.3g} {unit}, median {summary.median:,.3g} {unit}".replace(" ,", ",").rstrip()
+    # Three digits, but never as a power of ten.
+    mean, median = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in (summary.mean or 0.0, summary.median or 0.0))
+    label = f"mean {mean} {unit}, median {median} {unit}".replace(" ,", ",").rstrip()
     axes.axvline(summary.mean or 0.0, color=MEAN_COLOUR, linewidth=1.2, linestyle="--", label=label)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -23,7 +24,8 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 def render(report: dict[str, Any]) -> str:
     """The same as text."""
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
+    # Not as Jupyter would have it: there rich shows a table itself, and gives no text.
+    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_jupyter=False)
     console.print(*tables(report))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -41,13 +43,15 @@ def diagnosis_lines(diagnoses: list[dict[str, Any]]) -> list[str]:
 
 def to_markdown(report: dict[str, Any], title: str = "Statistics") -> str:
     """Everything, as Markdown with tables; whatever sources and folders are called, they stay text."""
+    diagnoses = [_diagnostics(report["diagnostics"])] if report.get("diagnostics") else []
+    return sections_to_markdown([*diagnoses, *sections(report)], title)
+
+
+def sections_to_markdown(found: Sequence[Section], title: str) -> str:
+    """Tables as Markdown, each with its title above."""
     parts = [f"# {escape_markdown(title)}"]
-    if report.get("diagnostics"):
-        parts.append("## Diagnostics")
-        parts.append(_markdown_table(_diagnostics(report["diagnostics"])))
-    for section in sections(report):
-        parts.append(f"## {escape_markdown(section.title)}")
-        parts.append(_markdown_table(section))
+    for section in found:
+        parts += [f"## {escape_markdown(section.title)}", markdown_table(section)]
         if section.note:
             parts.append(escape_markdown(section.note))
     return "\n\n".join(parts) + "\n"
@@ -65,13 +69,17 @@ def escape_markdown(text: str) -> str:
 
 def _diagnostics(diagnoses: list[dict[str, Any]]) -> Section:
     keys = ("dataset", "name", "verdict", "evidence", "advice")
-    return Section(title="Diagnostics", headings=keys, rows=[tuple(str(each[key]) for key in keys) for each in diagnoses])
+    return Section(title="Diagnostics", headings=keys, texts=keys, rows=[tuple(str(each[key]) for key in keys) for each in diagnoses])
 
 
-def _markdown_table(section: Section) -> str:
-    is_text = section.title == "Diagnostics"
+def markdown_table(section: Section) -> str:
+    """A table as Markdown."""
     lines = [_markdown_row([heading.replace("\n", " ") for heading in section.headings])]
-    lines.append("|" + "|".join(" --- " if is_text or index == 0 else " ---: " for index in range(len(section.headings))) + "|")
+    lines.append(
+        "|"
+        + "|".join(" --- " if index == 0 or heading in section.texts else " ---: " for index, heading in enumerate(section.headings))
+        + "|"
+    )
     lines += [_markdown_row(list(row)) for row in section.rows]
     return "\n".join(lines)
 
@@ -85,7 +93,7 @@ def section_table(section: Section) -> Table:
     table = Table(box=box.SIMPLE, title=section.title, title_justify="left")
     for index, heading in enumerate(section.headings):
         if index:
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(heading, justify="left" if heading in section.texts else "right", no_wrap=True)
         elif section.has_total:
             table.add_column(heading, overflow="fold", vertical="bottom")
         else:

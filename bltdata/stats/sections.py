@@ -11,6 +11,8 @@ Report = dict[str, Any]
 
 NUM_BYTE_VALUES = 20
 """Byte values that are listed by how many patches start after them."""
+MIN_BYTE_SHARE = 0.001
+"""Part of all bytes that a value must be to be listed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Section:
     rows: Sequence[tuple[str, ...]]
     note: str = ""
     """What a reader must know to read it."""
+    texts: tuple[str, ...] = ()
+    """Headings of further columns that are text."""
     has_total: bool = False
     """Whether the last row is the sum of those before."""
     is_brief: bool = False
@@ -119,10 +123,17 @@ def _positions(overall: Report) -> Section:
 
 
 def _byte_values(overall: Report) -> Section:
+    counts = overall["byte_counts"]
     known = [(rate, value) for value, rate in enumerate(overall["start_rate_after"]) if rate is not None]
-    rows = [(_byte_name(value), percent(rate)) for rate, value in sorted(known, key=lambda pair: (-pair[0], pair[1]))[:NUM_BYTE_VALUES]]
-    note = f"The {NUM_BYTE_VALUES} byte values after which a patch starts most often, as a share of their occurrences."
-    return Section(title="Starts after a byte", headings=("byte", "starts\na patch"), rows=rows, note=note)
+    # What hardly ever occurs has a rate of 100% or of nothing by chance, and would be all there is to see.
+    common = [(rate, value) for rate, value in known if counts[value] >= MIN_BYTE_SHARE * overall["total_bytes"]]
+    often = sorted(common, key=lambda pair: (-pair[0], pair[1]))[:NUM_BYTE_VALUES]
+    rows = [(_byte_name(value), number(counts[value]), percent(rate)) for rate, value in often]
+    note = (
+        f"The {NUM_BYTE_VALUES} byte values after which a patch starts most often, as a share of their occurrences, of those that are "
+        f"at least {MIN_BYTE_SHARE:.1%} of all bytes."
+    )
+    return Section(title="Starts after a byte", headings=("byte", "occurrences", "starts\na patch"), rows=rows, note=note)
 
 
 def _samples(samples: list[Report]) -> Section:

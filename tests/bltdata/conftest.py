@@ -1,17 +1,24 @@
-"""Small datasets for tests of everything that reads shards."""
+"""Small datasets for tests of everything that reads shards, and a browser for those of pages."""
 
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from bltdata.shards import Manifest, ShardWriter, round_entropies
 from bltdata.shards.schema import shard_name
+from tests.bltdata.browser import launched_browser
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.bltdata.builds import Builder
 
 THRESHOLD_NATS = 2.5
 
@@ -82,6 +89,64 @@ def dataset_folder(tmp_path: Path) -> Callable[..., Path]:
         return write_dataset(tmp_path / name, shards, **options)
 
     return write
+
+
+# Not for the session: while it is there, nothing else in this process can run an event loop.
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """Chromium, without a window."""
+    with launched_browser() as launched:
+        yield launched
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small entropy model for builds."""
+    from tests.bltdata.small import opinionated_model
+
+    folder = tmp_path_factory.mktemp("models") / "model"
+    opinionated_model(num_layers=1).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 60 lines, which builds take for documents."""
+    from tests.bltdata.small import numbered_lines
+
+    return numbered_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", 60)
+
+
+@pytest.fixture
+def run(model_folder: Path, lines: Path, tmp_path: Path) -> "Builder":
+    """Builds of these lines, into `tmp_path/shards`."""
+    from tests.bltdata.builds import Builder
+
+    return Builder(lines, model_folder, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_folder(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `run` makes if nothing comes between; tests change nothing in it."""
+    from tests.bltdata.builds import Builder
+
+    place = tmp_path_factory.mktemp("undisturbed")
+    Builder(lines, model_folder, place)()
+    return place / "shards"
+
+
+@pytest.fixture
+def undisturbed(undisturbed_folder: Path) -> dict[str, bytes]:
+    """The files of such a folder."""
+    from tests.bltdata.builds import contents
+
+    return contents(undisturbed_folder)
+
+
+@pytest.fixture
+def finished(undisturbed_folder: Path, tmp_path: Path) -> Path:
+    """A finished build where `run` builds, as if it had been called."""
+    return shutil.copytree(undisturbed_folder, tmp_path / "shards")
 
 
 SECRET = "a-secret-that-nobody-may-see"

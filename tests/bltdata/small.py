@@ -56,5 +56,10 @@ def write_lines(path: Path, documents: Sequence[bytes]) -> Path:
     return path
 
 
+def numbered_lines(path: Path, count: int, seed: int = 1) -> Path:
+    """A file of random lines that are all different; a blank one would be no document."""
+    return write_lines(path, [b"%d " % number + data for number, data in enumerate(random_documents(count, 60, seed=seed))])
+
+
 def line_corpus(path: Path, split: str | None = None, **limits: Any) -> Corpus:
     return open_corpus(f"files:{path}#document=line&source=lines", split, **limits)

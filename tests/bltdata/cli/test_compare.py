@@ -54,6 +54,24 @@ def test_tables_and_plot(two: list[Path], tmp_path: Path) -> None:
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_page_and_markdown(two: list[Path], tmp_path: Path) -> None:
+    page, markdown = tmp_path / "out" / "comparison.html", tmp_path / "out" / "comparison.md"
+    result = run(*two, "--html", page, "--markdown", markdown)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith(f"Wrote {markdown}.\nWrote {page}.\n")
+    text = page.read_text()
+    assert (text.count("<svg "), text.count("<table>"), text.count("<script")) == (1, 2, 0)
+    assert f"<title>Comparison of {two[0]}, {two[1]}</title>" in text
+    for written in (text, markdown.read_text()):
+        assert "fixed: stride 8" in written
+        assert "entropy: threshold 2.5" in written
+
+
+@pytest.mark.slow
+def test_the_comparison_does_not_depend_on_the_workers(two: list[Path]) -> None:
+    assert json.loads(run(*two, "--json", "--workers", "2").stdout) == json.loads(run(*two, "--json").stdout)
+
+
 def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
     folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
     assert describe_rule(open_shards(folder).manifest) == "entropy: threshold 2.5; others for 1 of the sources"

@@ -1,10 +1,8 @@
-"""A browser for the tests of the explorer page, and documents to explore."""
+"""Documents to explore, and the explorer page in a browser."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,11 +10,11 @@ import pytest
 from bltdata.explore import ExplorerDocument, explorer_page
 from bltdata.patching import PatchRule, patch
 from bltdata.shards import round_entropies
+from tests.bltdata.browser import Opener
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 RULE = PatchRule(threshold=2.0)
 
 
@@ -32,64 +30,19 @@ def document() -> Callable[..., ExplorerDocument]:
     return make_document
 
 
-def _without_browser(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; CI must have one, see .ci/run.")
-    pytest.skip(f"{reason}: install Debian's package chromium, or run `playwright install chromium`.")
-
-
-# Not for the session: while it is there, nothing else in this process can run an event loop.
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    """Chromium, without a window."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _without_browser("There is no playwright")
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
-        if not Path(found).exists():
-            _without_browser("There is no Chromium")
-        launched = playwright.chromium.launch(executable_path=found)
-        yield launched
-        launched.close()
-
-
-class Opener:
-    """Opens pages as files, and remembers whatever they complained about, asked for or tried to say."""
-
-    def __init__(self, browser: "Browser", folder: Path) -> None:
-        self._browser, self._folder, self._number = browser, folder, 0
-        self._contexts: list[BrowserContext] = []
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
+class ExplorerOpener(Opener):
+    """Opens explorer pages of documents."""
 
     def __call__(self, *documents: ExplorerDocument, rule: PatchRule | None = RULE, title: str = "Patches", **context: Any) -> "Page":
-        self._number += 1
-        path = self._folder / f"page-{self._number}.html"
-        path.write_text(explorer_page(documents, rule, title=title), encoding="utf-8", newline="")
-        self._contexts.append(self._browser.new_context(**context))
-        page = self._contexts[-1].new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.goto(path.as_uri())
+        page = self.open(explorer_page(documents, rule, title=title), **context)
         # Layout, patches and drawing wait for a frame each.
         page.wait_for_selector(".row")
         return page
 
-    def close(self) -> None:
-        for context in self._contexts:
-            context.close()
-
 
 @pytest.fixture
-def opened(browser: "Browser", tmp_path: Path) -> Iterator[Opener]:
+def opened(browser: "Browser", tmp_path: Path) -> Iterator[ExplorerOpener]:
     """Opens an explorer page of documents; no test may leave a complaint in the console or a request to anywhere."""
-    opener = Opener(browser, tmp_path)
+    opener = ExplorerOpener(browser, tmp_path)
     yield opener
     opener.close()
-    assert opener.complaints == []
-    assert all(url.startswith(tmp_path.as_uri()) for url in opener.requests)

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 
 from bltdata.patching import PatchRule
-from bltdata.shards import round_entropies
+from bltdata.shards import open_shards, round_entropies
+from bltdata.stats import DatasetStatistics
+from bltdata.stats.assess import assess, count, count_jobs
 
 RULE = PatchRule(threshold=1.6)
+HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=y>", "a|b `c` *d* [e](http://f)\n# g", "$x^2$ &amp; \x1b[31m \u202e \u4e2d"]
+"""What sources may be called."""
 SYMBOLS = b"eta oin shr.dlu\n"
 ORDER = 3
 
@@ -58,3 +62,13 @@ def write(dataset_folder: Callable[..., Path]) -> Callable[..., Path]:
         )
 
     return write
+
+
+@pytest.fixture(scope="session")
+def hostile(
+    tmp_path_factory: pytest.TempPathFactory, dataset_at: Callable[..., Path], rows: Callable[..., list[dict[str, Any]]]
+) -> tuple[dict[str, Any], DatasetStatistics]:
+    """The report and the statistics of a dataset whose folder, sources and documents have names that a page must not believe."""
+    named = [row | {"doc_id": f"{HOSTILE[0]}{index}"} for index, row in enumerate(rows(60, sources=HOSTILE))]
+    dataset = open_shards(dataset_at(tmp_path_factory.mktemp("<b>odd & folder"), [named]))
+    return assess([dataset], map(count, count_jobs([dataset], 1)))

@@ -1,20 +1,20 @@
-"""Statistics by class, place and neighbour, against loops that anybody can check, and against SQL."""
+"""Statistics by class, place and neighbour, against loops that anybody can check; `test_breakdown_in_sql` has larger datasets."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 
 from bltdata.errors import ShardError
 from bltdata.shards import open_shards
-from bltdata.stats import collect_statistics, to_mapping
+from bltdata.stats import breakdown, collect_statistics, to_mapping
 from bltdata.stats.byte_classes import CLASSES, class_table
 from bltdata.stats.positions import NUM_GRID, PositionStatistics, grid_table, units_table
 from tests.bltdata import damage
+from tests.bltdata.stats.close import assert_close
 
 Rows = list[dict[str, Any]]
 
@@ -80,11 +80,15 @@ def slow_breakdown(rows: Rows) -> dict[str, Any]:
                     before, behind = seams.setdefault(window, ([], []))
                     before += nats[middle - 64 : middle]
                     behind += nats[middle : min(middle + 4, len(data))]
+    all_lengths = np.concatenate([row["patch_lengths"] for row in rows])
+    byte_counts = np.bincount(np.frombuffer(b"".join(row["data"] for row in rows), np.uint8), minlength=256)
     pairs = np.sign(np.subtract.outer(np.float32(starting), np.float32(inside)))
     return {
         "patches_per_byte": patches / total_bytes,
         "words": words,
         "patches_per_word": patches / words,
+        "share_of_shortest_patches": np.mean(all_lengths == all_lengths.min()),
+        "share_of_longest_patches": np.mean(all_lengths == all_lengths.max()),
         "start_separation": (pairs.mean() + 1) / 2,
         "by_class": {
             name: {
@@ -109,6 +113,7 @@ def slow_breakdown(rows: Rows) -> dict[str, Any]:
             for edge, found in sorted(bins.items())
         ],
         "by_tenth": [np.mean(part) if part else None for part in parts],
+        "byte_counts": byte_counts.tolist(),
         "start_rate_after": [np.mean(after[value]) if value in after else None for value in range(256)],
         "seams": [
             {
@@ -121,19 +126,6 @@ def slow_breakdown(rows: Rows) -> dict[str, Any]:
             for window, (before, behind) in sorted(seams.items())
         ],
     }
-
-
-def assert_close(got: Any, expected: Any) -> None:
-    if isinstance(expected, dict):
-        assert set(got) == set(expected)
-        for key in expected:
-            assert_close(got[key], expected[key])
-    elif isinstance(expected, list):
-        assert len(got) == len(expected)
-        for mine, other in zip(got, expected, strict=True):
-            assert_close(mine, other)
-    else:
-        assert got == (expected if expected is None else pytest.approx(expected, rel=1e-9, abs=1e-12))
 
 
 def test_every_number_is_the_obvious_one(
@@ -150,6 +142,8 @@ def test_every_number_is_the_obvious_one(
     for name, got in [("all", report["overall"]), *report["by_source"].items()]:
         expected = slow_breakdown([each for each in everything if name in ("all", each["source"])])
         assert_close({key: got[key] for key in expected}, expected)
+        # These are looked at below.
+        assert set(expected) | {"cost_over_entropy", "documents_by_entropy"} == set(breakdown.KEYS)
 
 
 def test_documents_cost_what_they_say(dataset_folder: Callable[..., Path], rows: Callable[..., Rows]) -> None:
@@ -165,50 +159,6 @@ def test_documents_cost_what_they_say(dataset_folder: Callable[..., Path], rows:
         assert found["mean_entropy_nats"] == pytest.approx(sum(promised[i] for i in own) / positions, rel=1e-12)
         assert found["mean_nll_nats"] == pytest.approx(sum(everything[i]["nll_nats"] for i in own) / positions, rel=1e-12)
     assert sum(found["documents"] for found in overall["documents_by_entropy"]) == 60
-
-
-def test_numbers_are_what_sql_says(dataset_folder: Callable[..., Path], rows: Callable[..., Rows]) -> None:
-    folder = dataset_folder(rows(200), rows(150, seed=1))
-    report = to_mapping(collect_statistics(open_shards(folder)))
-    table = ", ".join(f"({byte}, '{class_name(byte)}')" for byte in range(256))
-    # A row for each position: the byte there, its entropy, whether a patch starts there.
-    positions = f"""
-        WITH documents AS (
-            SELECT source, hex(data) AS digits, octet_length(data) AS n, entropy_nats AS nats, patch_lengths AS lengths
-            FROM read_parquet('{folder}/*.parquet')
-        ), starts AS (
-            SELECT *, list_transform(range(1, len(lengths) + 1), lambda k: coalesce(list_sum(lengths[1 : k - 1]), 0)::BIGINT) AS first
-            FROM documents
-        )
-        SELECT source, i, n, nats[i + 1]::DOUBLE AS nats, list_contains(first, i) AS starts,
-               CASE WHEN i < n THEN ('0x' || substr(digits, 2 * i + 1, 2))::INTEGER END AS byte,
-               CASE WHEN i > 0 THEN ('0x' || substr(digits, 2 * i - 1, 2))::INTEGER END AS previous
-        FROM (SELECT *, unnest(range(0, n + 1)) AS i FROM starts)
-    """
-    with duckdb.connect() as connection:
-        connection.execute(f"CREATE TABLE positions AS {positions}")
-        connection.execute(f"CREATE TABLE classes AS SELECT * FROM (VALUES {table}) AS t(byte, class)")
-        for where, got in [("true", report["overall"]), *((f"source = '{name}'", part) for name, part in report["by_source"].items())]:
-            found = connection.execute(
-                f"""SELECT coalesce(class, 'end'), count(*), avg(nats), median(nats), quantile_cont(nats, 0.95), avg(starts::INTEGER)
-                    FROM positions LEFT JOIN classes USING (byte) WHERE {where} GROUP BY 1"""
-            ).fetchall()
-            keys = ("bytes", "mean_entropy_nats", "median_entropy_nats", "p95_entropy_nats", "start_rate")
-            assert {name: {key: each[key] for key in keys} for name, each in got["by_class"].items()} == {
-                name: dict(zip(keys, map(pytest.approx, numbers), strict=True)) for name, *numbers in found
-            }
-            after = dict(
-                connection.execute(
-                    f"SELECT previous, avg(starts::INTEGER) FROM positions WHERE {where} AND previous IS NOT NULL GROUP BY 1"
-                ).fetchall()
-            )
-            assert got["start_rate_after"] == [pytest.approx(after[value]) if value in after else None for value in range(256)]
-            for each in got["by_position"]:
-                (numbers,) = connection.execute(
-                    f"""SELECT count(*), avg(nats), avg(starts::INTEGER) FROM positions
-                        WHERE {where} AND i >= {each["from"]} AND i < {each["to"]}"""
-                ).fetchall()
-                assert [each["positions"], each["mean_entropy_nats"], each["start_rate"]] == [pytest.approx(number) for number in numbers]
 
 
 def test_sums_are_exact_whatever_the_values() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bltdata.errors import ShardError
 from bltdata.shards import open_shards, round_entropies
 from bltdata.stats import DatasetStatistics, breakdown, collect_statistics, to_mapping
+from tests.bltdata.stats.close import assert_close
 
 Rows = list[dict[str, Any]]
 PERCENTILES = (1, 5, 25, 75, 95, 99)
@@ -50,15 +51,6 @@ def own_keys(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key not in breakdown.KEYS}
 
 
-def assert_close(got: Any, expected: Any) -> None:
-    if isinstance(expected, dict):
-        assert set(got) == set(expected)
-        for key in expected:
-            assert_close(got[key], expected[key])
-    else:
-        assert got == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
 def test_every_statistic_is_the_obvious_one(dataset_folder: Callable[..., Path], rows: Callable[..., Rows]) -> None:
     shards = [rows(60), [], rows(45, seed=7, sources=["news", "poems"]), rows(20, seed=8, sources=["code"])]
     everything = [row for shard in shards for row in shard]
@@ -76,6 +68,7 @@ def test_every_statistic_is_what_sql_says(dataset_folder: Callable[..., Path], r
     quantiles = "".join(f", quantile_cont(x, {percent / 100})" for percent in PERCENTILES)
     columns = {
         "entropy_nats": "unnest(entropy_nats)::DOUBLE",
+        "entropy_bits": "unnest(entropy_nats)::DOUBLE / ln(2)",
         "patch_length": "unnest(patch_lengths)::DOUBLE",
         "boundaries_per_document": "(num_patches - 1)::DOUBLE",
         "document_bytes": "octet_length(data)::DOUBLE",
@@ -93,6 +86,16 @@ def test_every_statistic_is_what_sql_says(dataset_folder: Callable[..., Path], r
             (counts,) = connection.execute(query).fetchall()
             assert [got["documents"], got["total_bytes"], got["patches"]] == list(counts[:3])
             assert got["entropy_model_bits_per_byte"] == pytest.approx(counts[3], rel=1e-12)
+            query = f"""SELECT length, count(*) / sum(count(*)) OVER ()
+                        FROM (SELECT unnest(patch_lengths) AS length FROM shards WHERE {where})
+                        GROUP BY length ORDER BY count(*) DESC, length"""
+            length, share = connection.execute(query).fetchall()[0]
+            assert (got["most_common_patch_length"], got["share_of_most_common_patch_length"]) == (length, pytest.approx(share))
+            query = f"""SELECT count(*) FILTER (NOT (nats >= 0 AND nats <= ln(260))) FROM
+                        (SELECT unnest(entropy_nats)::DOUBLE AS nats FROM shards WHERE {where})"""
+            assert connection.execute(query).fetchall() == [(got["impossible_entropies"],)]
+            single = {"documents", "total_bytes", "patches", "entropy_model_bits_per_byte", "impossible_entropies"}
+            assert single | {"most_common_patch_length", "share_of_most_common_patch_length", *columns} == set(own_keys(got))
 
 
 @pytest.fixture(scope="module")
