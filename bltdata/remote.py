@@ -5,9 +5,7 @@ local disk, sent whole, and compared with what arrived. Nothing here asks for cr
 """
 
 import contextlib
-import errno
 import fnmatch
-import functools
 import hashlib
 import io
 import os
@@ -20,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bltdata.address import check_url, is_url, redacted
-from bltdata.errors import ConfigError, RemoteError
+from bltdata.address import check_url, is_url
+from bltdata.errors import ConfigError
+from bltdata.store import StoreFile, asking, open_store, told_size, trouble
 
 _BLOCK_BYTES = 8 << 20
 """Read ahead of who reads a file from its start: few requests, and memory stays flat."""
@@ -95,7 +94,7 @@ class RemotePath:
             FileNotFoundError: there is none.
             RemoteError: it can't be asked, or says no size.
         """
-        return _size_of(self.information(), self.url)
+        return told_size(self.information(), self.url)
 
     def read_bytes(self) -> bytes:
         """The whole file."""
@@ -110,11 +109,11 @@ class RemotePath:
         """The file, to be read from its start."""
         assert mode == "rb", "who writes sends a whole file"
         # The backends' own readline is in Python.
-        return io.BufferedReader(_Reader(self, cache_type="readahead", block_size=_BLOCK_BYTES), 1 << 20)
+        return io.BufferedReader(StoreFile(self.url, cache_type="readahead", block_size=_BLOCK_BYTES), 1 << 20)
 
     def open_ranges(self) -> BinaryIO:
         """The file, to be read here and there: each read is one request for so many bytes."""
-        return _Reader(self, cache_type="none")  # type: ignore[return-value]
+        return StoreFile(self.url, cache_type="none")  # type: ignore[return-value]
 
     def upload(self, local: Path) -> None:
         """Send a local file, which replaces what is here, and compare it with what arrived.
@@ -126,8 +125,8 @@ class RemotePath:
         with asking(self.url):
             files.put_file(str(local), path)
         information = self.information()
-        if _size_of(information, self.url) != local.stat().st_size or not self._is_equal(local, information):
-            raise _trouble(self.url, "what arrived is not what was sent")
+        if told_size(information, self.url) != local.stat().st_size or not self._is_equal(local, information):
+            raise trouble(self.url, "what arrived is not what was sent")
 
     def write_bytes(self, data: bytes) -> None:
         """Make `data` the whole file."""
@@ -210,7 +209,7 @@ class RemotePath:
         Raises:
             ConfigError: nobody knows such addresses, or a package is missing.
         """
-        return _open_store(self.url)
+        return open_store(self.url)
 
     def _is_equal(self, local: Path, information: Mapping[str, Any]) -> bool:
         """Whether the file holds what `local` does. Of a file sent in one piece S3 tells the MD5, and else it is read back."""
@@ -242,29 +241,6 @@ def as_path(place: "str | os.PathLike[str] | RemotePath") -> AnyPath:
     if text.startswith("file://"):
         return Path(urllib.parse.unquote(text.removeprefix("file://")))
     return RemotePath(text.rstrip("/"))
-
-
-@contextlib.contextmanager
-def asking(url: str) -> Iterator[None]:
-    """A block that asks a store and nothing else: whatever goes wrong in it becomes a `RemoteError`.
-
-    Raises:
-        RemoteError: but a FileNotFoundError or FileExistsError stays what it is.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, "there is nothing of that name", url) from error
-    except FileExistsError as error:
-        raise FileExistsError(errno.EEXIST, "it is there already", url) from error
-    except RemoteError:
-        raise
-    except Exception as error:
-        # Every backend has errors of its own, many of them no OSError, and some are not even documented.
-        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split()).rstrip(".")
-        safe = redacted(reason)
-        # A traceback shows the cause's own message.
-        raise _trouble(url, safe) from (error if safe == reason else None)
 
 
 @contextlib.contextmanager
@@ -317,85 +293,6 @@ def file_sizes(folder: AnyPath, names: Iterable[str]) -> dict[str, int]:
         if path.is_file():
             sizes[name] = path.stat().st_size
     return sizes
-
-
-class _Reader(io.RawIOBase):
-    """A file of a store, which never ends before its end."""
-
-    def __init__(self, path: RemotePath, **options: Any) -> None:
-        self._url = path.url
-        files, name = _open_store(path.url)
-        with asking(path.url):
-            self._file = files.open(name, "rb", **options)
-        self._size = _size_of({"size": getattr(self._file, "size", None)}, path.url)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        wanted = min(len(view), self._size - self._position)
-        filled = 0
-        while filled < wanted:
-            with asking(self._url):
-                self._file.seek(self._position)
-                data = self._file.read(wanted - filled)
-            if not data:
-                raise _trouble(self._url, f"it ended after {self._position:,} of {self._size:,} bytes")
-            view[filled : filled + len(data)] = data
-            filled += len(data)
-            self._position += len(data)
-        return filled
-
-    def close(self) -> None:
-        if not self.closed and hasattr(self, "_file"):
-            self._file.close()
-        super().close()
-
-
-@functools.lru_cache(maxsize=256)
-def _checked(url: str) -> None:
-    check_url(url)
-
-
-def _open_store(url: str) -> tuple[Any, str]:
-    """The file system of an address, and the address as that names it."""
-    _checked(url)
-    import fsspec
-
-    try:
-        # What was listed a moment ago may have changed: others write there too. The instance is fsspec's own, one for all calls.
-        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except ImportError as error:
-        scheme = url.partition("://")[0]
-        extra = "blt-toolkit[s3]" if scheme in ("s3", "s3a") else f"what fsspec needs for it ({redacted(str(error)).rstrip('.')})"
-        raise ConfigError(f"{scheme}:// can't be used, as a package is missing; install {extra} with pip.") from error
-    except ValueError as error:
-        raise ConfigError(f"{url} can't be used: {redacted(str(error)).rstrip('.')}; check how the address begins.") from error
-    return files, path
-
-
-def _trouble(url: str, reason: str) -> RemoteError:
-    return RemoteError(f"{url} can't be used: {reason}; check the network and the credentials, then run the same command again.")
-
-
-def _size_of(information: Mapping[str, Any], url: str) -> int:
-    size = information.get("size")
-    if size is None:
-        raise RemoteError(f"{url} can't be read safely: its store doesn't say how long it is; copy it to another place.")
-    return int(size)
 
 
 def _digest(path: AnyPath, name: str) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bltdata.config import fingerprint, to_mapping
+from bltdata.config import to_mapping
 from bltdata.engines import open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
+from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards, plan_fingerprint
 from bltdata.errors import BuildError, ConfigError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
@@ -102,13 +102,13 @@ def repatch_shards(
     if folder.resolve() == shards.resolve():
         raise BuildError(f"{folder} is the folder of the shards themselves; choose another one for the new shards.")
     with exclusive(folder, reporter.said):
-        rules, plan_fingerprint = _agreed_rules(dataset, config, folder, reporter)
+        rules, plan = _agreed_rules(dataset, config, folder, reporter)
         num_bytes = [record.num_bytes for record in dataset.manifest.shards]
         manifest = finish_shards(
             folder,
-            RepatchJob(dataset, rules, folder, plan_fingerprint),
+            RepatchJob(dataset, rules, folder, plan),
             {record.file: index for index, record in enumerate(dataset.manifest.shards)},
-            plan_fingerprint,
+            plan,
             engine=engine,
             reporter=reporter,
             num_bytes=lambda missing: sum(num_bytes[index] for index in missing),
@@ -132,7 +132,7 @@ def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: AnyPath,
         return {"identity": _with_rules(made_by["identity"], rules), **rules.to_mapping(), **kept}
 
     def read(plan: Mapping[str, Any]) -> tuple[SourceRules, str]:
-        return SourceRules.from_mapping(plan, "The plan"), _plan_fingerprint(plan)
+        return SourceRules.from_mapping(plan, "The plan"), plan_fingerprint(plan)
 
     return agreed_plan(folder, "repatch", wanted, differences, decide=decide, read=read)
 
@@ -163,7 +163,7 @@ def _plan_of(dataset: ShardDataset) -> dict[str, Any] | None:
     """The plan that made a dataset, if it is there and its shards say that it is theirs."""
     try:
         plan = json.loads((dataset.folder / PLAN_FILE).read_bytes())
-        own = _plan_fingerprint(plan)
+        own = plan_fingerprint(plan)
         is_a_build = isinstance(plan["identity"]["build"], dict)
     except RemoteError:
         raise
@@ -180,12 +180,6 @@ def _with_rules(identity: Mapping[str, Any], rules: SourceRules) -> dict[str, An
     if "source_rules" in names:
         build["source_rules"] = names["source_rules"]
     return dict(identity) | {"build": build}
-
-
-def _plan_fingerprint(plan: Mapping[str, Any]) -> str:
-    """What the shards of a plan call it; a build computes it in the same way."""
-    source_rules = plan.get("source_rules")
-    return fingerprint([plan["identity"], plan["patch_rule"], *([source_rules] if source_rules else [])])
 
 
 def _publish(made_from: Manifest, rules: SourceRules, records: list[ShardRecord], folder: AnyPath) -> Manifest:

@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import importlib
 import json
+import os
 import sys
 import tempfile
 import textwrap
@@ -203,6 +204,15 @@ def print_tables(*tables: "Table") -> None:
             column.max_width = FOLDED_WIDTH
         console.width = max(console.width, *(console.measure(table, options=unlimited).minimum for table in tables))
     console.print(*tables)
+
+
+def wants_colour() -> bool:
+    """Whether to colour stdout, as other programs decide it: NO_COLOR wins, then FORCE_COLOR, then whether somebody looks."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return os.environ["FORCE_COLOR"] != "0"
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 _DEBUG = f"{__name__}.debug"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, out_option, print_json
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
 from bltdata.cli.patching_options import CUT_OPTIONS, cut_config, cut_options
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, field_docs, given_options, options_from, read_sections, section_name, settings
@@ -15,6 +15,7 @@ from bltdata.config import to_mapping
 from bltdata.convert.config import FromArrowConfig, ToArrowConfig
 from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
+from bltdata.remote import AnyPath, RemotePath
 
 
 @command(
@@ -24,7 +25,7 @@ from bltdata.patching.settings import RuleSettings
     bltdata convert --arrow dclm.chunk.00.jsonl.shard_00.arrow --target-patch-length 4.5 --out runs/dclm
     """
 )
-@click.option("--shards", type=ANY_PATH, metavar="FOLDER", help="Shards to convert to Arrow files; they aren't changed.")
+@click.option("--shards", type=DATASET_PATH, metavar="FOLDER", help="Shards to convert to Arrow files; they aren't changed.")
 @options_from(ToArrowConfig, prefix="to_arrow")
 @click.option(
     "--arrow", type=ANY_PATH, multiple=True, metavar="PATH", help="Arrow file, or a folder of them, to convert to shards; repeatable."
@@ -34,16 +35,20 @@ from bltdata.patching.settings import RuleSettings
 @click.option(
     "--workers", type=click.IntRange(min=1), default=None, help="Processes; the result doesn't depend on it.  [default: one a core]"
 )
-@out_option("Folder that gets the Arrow files in folders of their own, or the shards and, last, manifest.json.")
+@out_option(
+    "Folder that gets the Arrow files in folders of their own; or folder, or address such as s3://bucket/shards, that gets the shards and, "
+    "last, manifest.json.",
+    kind=DATASET_PATH,
+)
 @config_option
 @json_option
 @click.pass_context
 def convert(
     ctx: click.Context,
-    shards: Path | None,
+    shards: AnyPath | None,
     arrow: tuple[Path, ...],
     workers: int | None,
-    out: Path,
+    out: AnyPath,
     config_file: Path | None,
     as_json: bool,
     **_: Any,
@@ -67,7 +72,10 @@ def convert(
             _from_arrow(ctx, arrow, how, sections["rule"], config_file, out, workers, bars, as_json)
 
 
-def _to_arrow(shards: Path, config: ToArrowConfig, out: Path, workers: int | None, bars: contextlib.ExitStack, as_json: bool) -> None:
+def _to_arrow(shards: AnyPath, config: ToArrowConfig, out: AnyPath, workers: int | None, bars: contextlib.ExitStack, as_json: bool) -> None:
+    if isinstance(out, RemotePath):
+        raise ConfigError(f"Arrow files are written to folders of this machine only, and {out} is remote; give --out a local path.")
+
     from bltdata.convert import ArrowReporter, shards_to_arrow
 
     planned, advance = _bar(bars)
@@ -94,7 +102,7 @@ def _from_arrow(
     config: FromArrowConfig,
     rule: dict[str, Any],
     config_file: Path | None,
-    out: Path,
+    out: AnyPath,
     workers: int | None,
     bars: contextlib.ExitStack,
     as_json: bool,

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
 from bltdata.cli.one_document import Beginning, entropies_as_built, read_file, read_text
 from bltdata.errors import ConfigError, PatchingError
+from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ FIRST_MEAN_LENGTH = 4.5
     bltdata explore --file story.txt --entropy-model runs/entropy-model --out story.html
     """
 )
-@click.option("--shards", type=ANY_PATH, metavar="DIR", help="Explore documents of this dataset, with their stored entropies.")
+@click.option("--shards", type=DATASET_PATH, metavar="DIR", help="Explore documents of this dataset, with their stored entropies.")
 @click.option("--doc-id", metavar="DOC_ID", help="Only this document of the dataset.  [default: a sample, always the same]")
 @click.option(
     "--documents",
@@ -41,7 +42,7 @@ FIRST_MEAN_LENGTH = 4.5
 @click.option("--text", metavar="TEXT", help="Explore this text.")
 @click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Explore this file, whatever its bytes are.")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
-@click.option("--rule-from", type=ANY_PATH, metavar="DIR", help="Begin with the patch rule of this dataset, for a text or a file.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="DIR", help="Begin with the patch rule of this dataset, for a text or a file.")
 @click.option(
     "--max-bytes",
     type=click.IntRange(1, MOST_BYTES),
@@ -52,13 +53,13 @@ FIRST_MEAN_LENGTH = 4.5
 @click.option("--out", type=ANY_PATH, required=True, metavar="FILE.html", help="Write the page there.")
 @json_option
 def explore(
-    shards: Path | None,
+    shards: AnyPath | None,
     doc_id: str | None,
     num_documents: int | None,
     text: str | None,
     file: Path | None,
     model_folder: Path | None,
-    rule_from: Path | None,
+    rule_from: AnyPath | None,
     max_bytes: int,
     out: Path,
     as_json: bool,
@@ -90,13 +91,13 @@ def explore(
 
 
 def _check_sources(
-    shards: Path | None,
+    shards: AnyPath | None,
     doc_id: str | None,
     num_documents: int | None,
     text: str | None,
     file: Path | None,
     model_folder: Path | None,
-    rule_from: Path | None,
+    rule_from: AnyPath | None,
 ) -> None:
     given = [name for name, value in (("--shards", shards), ("--text", text), ("--file", file)) if value is not None]
     if len(given) != 1:
@@ -115,7 +116,7 @@ def _check_sources(
         raise ConfigError("Both --doc-id and --documents are given; leave one of them out.")
 
 
-def _from_shards(folder: Path, doc_id: str | None, max_bytes: int, num_documents: int) -> "list[ExplorerDocument]":
+def _from_shards(folder: AnyPath, doc_id: str | None, max_bytes: int, num_documents: int) -> "list[ExplorerDocument]":
     from bltdata.explore import sample_documents, stored_document
     from bltdata.shards import open_shards
 
@@ -125,7 +126,7 @@ def _from_shards(folder: Path, doc_id: str | None, max_bytes: int, num_documents
     return sample_documents(dataset, max_bytes=max_bytes, num_documents=num_documents)
 
 
-def _scored(begin: Beginning, name: str, model_folder: Path, rule_from: Path | None) -> "ExplorerDocument":
+def _scored(begin: Beginning, name: str, model_folder: Path, rule_from: AnyPath | None) -> "ExplorerDocument":
     from bltdata.config import from_mapping
     from bltdata.explore import ExplorerDocument
     from bltdata.patching import PatchRule, patch

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bltdata.cli.common import ANY_PATH, command, json_option, print_json
+from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, wants_colour
 from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes, read_file, read_text
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import from_mapping, to_mapping
 from bltdata.errors import ConfigError, ShardError
 from bltdata.patching.settings import RuleSettings
+from bltdata.remote import AnyPath
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +35,11 @@ DEFAULT_BYTES = 20_000
 )
 @click.option("--text", metavar="TEXT", help="Show this text.")
 @click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are.")
-@click.option("--shards", type=ANY_PATH, metavar="DIR", help="Show a document of this dataset, with its stored entropies and patches.")
+@click.option("--shards", type=DATASET_PATH, metavar="DIR", help="Show a document of this dataset, with its stored entropies and patches.")
 @click.option("--document", metavar="DOC_ID", help="Which document of the dataset.  [default: the first]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
 @options_from(RuleSettings, prefix="rule")
-@click.option("--rule-from", type=ANY_PATH, metavar="DIR", help="Take the patch rule of this dataset, threshold included.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="DIR", help="Take the patch rule of this dataset, threshold included.")
 @click.option("--target-patch-length", type=float, help="Calibrate the threshold on this one document, to this mean length.")
 @click.option(
     "--max-bytes",
@@ -53,10 +54,10 @@ def show(
     ctx: click.Context,
     text: str | None,
     file: Path | None,
-    shards: Path | None,
+    shards: AnyPath | None,
     document: str | None,
     model_folder: Path | None,
-    rule_from: Path | None,
+    rule_from: AnyPath | None,
     target_patch_length: float | None,
     max_bytes: int | None,
     html_file: Path | None,
@@ -126,7 +127,7 @@ class _Shown:
         return len(self.patches.data) if self.num_left_out else None
 
 
-def _check_sources(text: str | None, file: Path | None, shards: Path | None, document: str | None, model_folder: Path | None) -> None:
+def _check_sources(text: str | None, file: Path | None, shards: AnyPath | None, document: str | None, model_folder: Path | None) -> None:
     given = [name for name, value in (("--text", text), ("--file", file), ("--shards", shards)) if value is not None]
     if len(given) != 1:
         raise ConfigError(f"{' and '.join(given) or 'None of --text, --file and --shards'} given; give one of the three.")
@@ -136,7 +137,7 @@ def _check_sources(text: str | None, file: Path | None, shards: Path | None, doc
         raise ConfigError("Both --shards and --entropy-model are given; leave the model out, a dataset holds its entropies.")
 
 
-def _wanted(rule_settings: RuleSettings, rule_from: Path | None, target: float | None) -> _Wanted:
+def _wanted(rule_settings: RuleSettings, rule_from: AnyPath | None, target: float | None) -> _Wanted:
     from bltdata.patching import PatchRule
     from bltdata.patching.calibration import check_target
     from bltdata.shards import Manifest
@@ -153,7 +154,7 @@ def _wanted(rule_settings: RuleSettings, rule_from: Path | None, target: float |
     return _Wanted(rule, target, None)
 
 
-def _from_shards(folder: Path, document: str | None, wanted: _Wanted, limit: int | None) -> _Shown:
+def _from_shards(folder: AnyPath, document: str | None, wanted: _Wanted, limit: int | None) -> _Shown:
     from bltdata.patching import Patches, PatchRule
     from bltdata.shards import open_shards
 
@@ -209,7 +210,7 @@ def _print(shown: _Shown) -> None:
 
     # A file or a pipe has no width.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() or os.environ.get("COLUMNS") else None
-    if _wants_colour():
+    if wants_colour():
         text = display.coloured_text(shown.patches, width, shown.limit)
         legend = [display.coloured_legend(width)] if shown.patches.entropy_nats is not None else []
         legend.append("A patch starts where it is underlined.")
@@ -232,12 +233,3 @@ def _summary(shown: _Shown) -> str:
 
     rest = f" {shown.num_left_out:,} more bytes are left out; --max-bytes takes in more." if shown.num_left_out else ""
     return display.printable_line(f"{shown.name}: {display.summary(shown.patches)}; {display.rule_in_words(shown.patches.rule)}.{rest}")
-
-
-def _wants_colour() -> bool:
-    """By the conventions that other programs keep: NO_COLOR wins, then FORCE_COLOR, then whether somebody looks."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return os.environ["FORCE_COLOR"] != "0"
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bltdata.config import fingerprint, from_mapping, to_mapping
+from bltdata.config import from_mapping, to_mapping
 from bltdata.convert.arrow_files import ArrowDocument, ArrowFile, ArrowFragment, find_files, fragments_of, read_documents
 from bltdata.convert.config import FromArrowConfig
 from bltdata.engines import open_engine
-from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, finish_shards
+from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, finish_shards, plan_fingerprint
 from bltdata.errors import CorpusError
 from bltdata.lock import exclusive
 from bltdata.patching.batch import DocumentBatch, batches_of
 from bltdata.patching.calibration import calibrate_sources
 from bltdata.patching.sources import SourceRules
+from bltdata.remote import AnyPath, published
 from bltdata.repatch import RepatchConfig, calibration_sentence
 from bltdata.shards import Manifest, ShardRecord, ShardWriter
 from bltdata.shards.schema import shard_name
@@ -46,12 +47,13 @@ class FromArrowJob:
     files: Mapping[str, ArrowFile]
     config: FromArrowConfig
     rules: SourceRules
-    folder: Path
+    folder: AnyPath
     plan_fingerprint: str
 
     def __call__(self, fragment: ArrowFragment) -> ShardRecord:
         """Read and cut the documents of `fragment`, and write their shard."""
-        with ShardWriter(self.folder / shard_name(fragment.index), self.metadata(fragment)) as writer:
+        path = self.folder / shard_name(fragment.index)
+        with published(path) as file, ShardWriter(file, self.metadata(fragment)) as writer:
             for document in read_documents(self.files[fragment.file], fragment, self.config):
                 rule = self.rules.rule_for(document.source)
                 writer.add(
@@ -80,7 +82,7 @@ def arrow_to_shards(
     locations: Sequence[Path],
     cut: RepatchConfig,
     config: FromArrowConfig,
-    folder: Path,
+    folder: AnyPath,
     *,
     workers: int | None = 1,
     reporter: BuildReporter | None = None,
@@ -122,7 +124,7 @@ def arrow_to_shards(
     return manifest
 
 
-def _agreed(files: Sequence[ArrowFile], cut: RepatchConfig, config: FromArrowConfig, folder: Path, reporter: BuildReporter) -> ArrowPlan:
+def _agreed(files: Sequence[ArrowFile], cut: RepatchConfig, config: FromArrowConfig, folder: AnyPath, reporter: BuildReporter) -> ArrowPlan:
     """The plan of the run in `folder`, or a new one, which is written."""
     wanted = {"files": _described(files), "settings": to_mapping(config) | {"cut": to_mapping(cut)}}
     differences = {"files": "other Arrow files", "settings": "other settings"}
@@ -139,8 +141,7 @@ def _agreed(files: Sequence[ArrowFile], cut: RepatchConfig, config: FromArrowCon
         fragments = [from_mapping(ArrowFragment, fragment, "The plan") for fragment in plan["fragments"]]
         rules = SourceRules.from_mapping(plan, "The plan")
         # Times of change are no part of what the shards are.
-        name = fingerprint([plan["from_arrow"], rules.to_mapping(), plan["fragments"]])
-        return ArrowPlan(fragments, rules, name), list(plan["modified_ns"])
+        return ArrowPlan(fragments, rules, plan_fingerprint(plan)), list(plan["modified_ns"])
 
     plan, made_from = agreed_plan(folder, "from_arrow", wanted, differences, decide=decide, read=read)
     if made_from != modified:
@@ -175,7 +176,9 @@ def _described(files: Sequence[ArrowFile]) -> list[dict[str, Any]]:
     return [{"file": file.name, "size_bytes": file.size_bytes} for file in files]
 
 
-def _publish(files: Sequence[ArrowFile], rules: SourceRules, config: FromArrowConfig, records: list[ShardRecord], folder: Path) -> Manifest:
+def _publish(
+    files: Sequence[ArrowFile], rules: SourceRules, config: FromArrowConfig, records: list[ShardRecord], folder: AnyPath
+) -> Manifest:
     manifest = Manifest.create(
         entropy_model=UNKNOWN_MODEL,
         entropy_precision=config.entropy_precision,

@@ -22,6 +22,7 @@ from bltdata.engines import open_engine
 from bltdata.engines.resume import agreed_plan
 from bltdata.errors import BuildError, ConfigError, ShardError
 from bltdata.lock import exclusive
+from bltdata.remote import AnyPath
 from bltdata.shards import ShardDataset, open_shards, schema
 from bltdata.shards.columns import list_column
 from bltdata.shards.record import file_checksum
@@ -129,7 +130,7 @@ class ToArrowJob:
 
 
 def shards_to_arrow(
-    shards: Path, config: ToArrowConfig, folder: Path, *, workers: int | None = 1, reporter: ArrowReporter | None = None
+    shards: AnyPath, config: ToArrowConfig, folder: Path, *, workers: int | None = 1, reporter: ArrowReporter | None = None
 ) -> ArrowDataset:
     """Write the dataset `shards` as Arrow files below `folder`, or finish what was begun.
 

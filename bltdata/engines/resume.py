@@ -84,6 +84,18 @@ def agreed_plan(
     return read(plan)
 
 
+def plan_fingerprint(plan: Mapping[str, Any]) -> str:
+    """What the shards of a plan call it, be it that of a build, of a `repatch` or of a conversion.
+
+    Raises:
+        KeyError: it is none of these.
+    """
+    rules = {name: plan[name] for name in ("patch_rule", "source_rules") if name == "patch_rule" or plan.get(name)}
+    if "from_arrow" in plan:
+        return fingerprint([plan["from_arrow"], rules, plan["fragments"]])
+    return fingerprint([plan["identity"], *rules.values()])
+
+
 def another_plan(folder: AnyPath, difference: str) -> BuildError:
     """The error of a folder that was begun with something else."""
     return BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, to_mapping
+from bltdata.engines.resume import PLAN_FILE
 from bltdata.errors import ConfigError, ShardError
 from bltdata.lease import LEASE_PREFIX
 from bltdata.lock import LOCK_FILE
@@ -16,6 +17,7 @@ from bltdata.shards.footer import read_footer
 from bltdata.shards.manifest import Manifest, Totals
 from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, shard_name
 from bltdata.verification.documents import DocumentIndex, repeats
+from bltdata.verification.plans import read_plan
 from bltdata.verification.report import DatasetReport, Fault, FaultLog, Note
 from bltdata.verification.rows import BUILD_AGAIN, text_values
 from bltdata.verification.shard import ShardFindings, ShardJob, read_columns
@@ -23,7 +25,7 @@ from bltdata.verification.shard import ShardFindings, ShardJob, read_columns
 PUT_BACK = f"put the right file back, or {BUILD_AGAIN}"
 RESTORE = "restore the file, or delete the folder and run build-shards again"
 
-OWN_FILES = (MANIFEST_NAME, LOCK_FILE, "plan.json")
+OWN_FILES = (MANIFEST_NAME, LOCK_FILE, PLAN_FILE)
 """What a finished dataset has beside its shards."""
 
 
@@ -81,7 +83,7 @@ class DatasetCheck:
         for findings in self._findings:
             self.log.merge(findings.faults, findings.num_faults)
         own = [shard for shard in range(len(self._findings)) if self._findings[shard].footer is not None and not self._is_foreign(shard)]
-        self._check_order(own, self.manifest)
+        self._check_order(own, self.manifest, self._planned(self.manifest))
         self._check_names()
         repeated, _ = repeats(self.index.contents)
         if len(repeated):
@@ -193,8 +195,25 @@ class DatasetCheck:
         said = Counter(fingerprint(footer.metadata.get(name)) for footer in footers if footer is not None)
         return said.most_common(1)[0][0]
 
-    def _check_order(self, shards: Sequence[int], manifest: Manifest) -> None:
-        """The shards stand in the order of the plan, and none is left out: all that can be known of it without the corpus."""
+    def _planned(self, manifest: Manifest) -> tuple[int, ...] | None:
+        """The fragments of the plan that lies beside the shards and is theirs, if there is one."""
+        try:
+            plan = read_plan(self.folder)
+        except ShardError as error:
+            self._fault("plan", f"{error}, so it can't tell whether all shards are there; {RESTORE}.", file=PLAN_FILE)
+            return None
+        if plan is None:
+            return None
+        is_told = any(findings.footer is not None for findings in self._findings)
+        if is_told and self._usual("plan") != fingerprint(plan.name):
+            self._fault("plan", f"it isn't the plan that the shards were made by; {RESTORE}.", file=PLAN_FILE)
+            return None
+        if plan.corpus not in (None, fingerprint(manifest.corpus)):
+            self._fault("plan", f"it was made for another corpus than {MANIFEST_NAME} names; {RESTORE}.", file=PLAN_FILE)
+        return plan.fragments
+
+    def _check_order(self, shards: Sequence[int], manifest: Manifest, planned: Sequence[int] | None) -> None:
+        """The shards stand in the order of the plan, and none is left out; without the plan nobody can tell whether the last one is."""
         files = {shard.file for shard in manifest.shards}
         fragments = [(shard, fragment) for shard, fragment in self._fragments(shards) if isinstance(fragment, int)]
         highest = -1
@@ -204,9 +223,9 @@ class DatasetCheck:
                 self._fault("order", f"{manifest.shards[shard].file}: {message}", file=MANIFEST_NAME)
             highest = max(highest, fragment)
         known = {fragment for _, fragment in fragments}
-        for fragment in range(min(highest, len(known) + len(files) + 1)):
+        for fragment in range(min(highest, len(known) + len(files) + 1)) if planned is None else planned:
             if fragment not in known and shard_name(fragment) not in files:
-                message = f"no shard of fragment {fragment} of the plan is listed, and of later ones there are; run build-shards again."
+                message = f"no shard of fragment {fragment} of the plan is listed; run build-shards again."
                 self._fault("missing_fragment", message, file=MANIFEST_NAME)
 
     def _fragments(self, shards: Sequence[int]) -> Iterator[tuple[int, Any]]:

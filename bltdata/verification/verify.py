@@ -56,9 +56,9 @@ def verify_dataset(
     """Find everything that is wrong with a dataset, or with several that must not share a document.
 
     Checked are the manifest; every file it lists, against size, checksum and record; every row; that patches are those that the
-    manifest's rules make of the stored entropies; that names are unique; that the shards are of one dataset and in its order; and that
-    no document but the empty one is in two of the datasets. A damaged file is a fault and doesn't stop the rest; it is read in a
-    process of its own, since Parquet's reader may crash on it.
+    manifest's rules make of the stored entropies; that names are unique; that the shards are of one dataset, in its order, and all that
+    the plan beside them has; and that no document but the empty one is in two of the datasets. A damaged file is a fault and doesn't
+    stop the rest; it is read in a process of its own, since Parquet's reader may crash on it.
 
     Args:
         *folders: datasets, such as those of a training and a validation split.

@@ -58,7 +58,11 @@ def relist(folder: Path, footers: dict[int, Footer] | None = None, **settings: A
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the manifest, and leave its totals and its fingerprint as they are."""
-    path = folder / "manifest.json"
+    edit_json(folder / "manifest.json", change)
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a file of JSON."""
     mapping = json.loads(path.read_text())
     change(mapping)
     path.write_text(json.dumps(mapping))

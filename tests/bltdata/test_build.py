@@ -5,9 +5,6 @@ import gzip
 import itertools
 import json
 import os
-import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +13,16 @@ import pytest
 import torch
 
 from bltdata import build, plan
-from bltdata.build import BuildConfig, BuildReporter, Share, build_shards, build_share, plan_shards
+from bltdata.build import BuildConfig, BuildReporter
 from bltdata.config import to_mapping
-from bltdata.corpus import Corpus, open_corpus
+from bltdata.corpus import open_corpus
 from bltdata.errors import BltError, BuildError, ConfigError, CorpusError, PatchingError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.plan import calibrate_rule
-from bltdata.shards import Manifest, ShardRecord, open_shards, read_metadata
+from bltdata.shards import ShardRecord, open_shards, read_metadata
+from tests.bltdata.builds import CALIBRATED, CONFIG, DAMAGES, RULE, Stopped, contents, stop_after
 from tests.bltdata.small import line_corpus, opinionated_model, random_documents, write_lines
-
-RULE = PatchRule(threshold=4.4)
-CONFIG = BuildConfig(rule=RULE, fragment_bytes=400)
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    opinionated_model(num_layers=1).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Blank lines are no documents, so there are none here.
-    documents = [b"%d " % number + data for number, data in enumerate(random_documents(60, 60, seed=1))]
-    return write_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", documents)
-
-
-@pytest.fixture
-def run(model_folder: Path, lines: Path, tmp_path: Path) -> Callable[..., Manifest]:
-    """Builds into `tmp_path/shards`, everything else as it was before unless it is given."""
-
-    def run(
-        corpus: Corpus | None = None, model: Path = model_folder, config: BuildConfig = CONFIG, folder: str = "shards", **options: Any
-    ) -> Manifest:
-        return build_shards(corpus or line_corpus(lines), model, config, tmp_path / folder, **options)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def undisturbed_folder(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    build_shards(line_corpus(lines), model_folder, CONFIG, folder)
-    return folder
-
-
-@pytest.fixture
-def undisturbed(undisturbed_folder: Path) -> dict[str, bytes]:
-    return contents(undisturbed_folder)
-
-
-@pytest.fixture
-def finished(undisturbed_folder: Path, tmp_path: Path) -> Path:
-    """A finished build where `run` builds, as if it had been called."""
-    return shutil.copytree(undisturbed_folder, tmp_path / "shards")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def rows_of(folder: Path) -> list[Any]:
@@ -257,9 +204,6 @@ def test_what_is_left_out_is_counted(run, lines):
 # ------------------------------------------------------------------------------------------------------------ calibration
 
 
-CALIBRATED = BuildConfig(rule=PatchRule(), target_patch_length=2.5, fragment_bytes=400)
-
-
 def test_calibration_reaches_its_target(run, tmp_path):
     said: list[str] = []
     manifest = run(config=CALIBRATED, reporter=BuildReporter(said=said.append))
@@ -354,21 +298,6 @@ def test_both_thresholds_and_a_target():
 # ----------------------------------------------------------------------------------------------- stopped, damaged, changed
 
 
-class Stopped(Exception):
-    """Stands for whatever ends a build early."""
-
-
-def stop_after(count: int) -> BuildReporter:
-    built: list[ShardRecord] = []
-
-    def note(record: ShardRecord) -> None:
-        built.append(record)
-        if len(built) == count:
-            raise Stopped
-
-    return BuildReporter(built=note)
-
-
 def test_a_build_goes_on_where_it_stopped(run, undisturbed, tmp_path):
     with pytest.raises(Stopped):
         run(reporter=stop_after(2))
@@ -392,23 +321,6 @@ def test_a_finished_build_is_not_done_again(run, undisturbed, tmp_path):
     assert run(reporter=BuildReporter(built=built.append)) == first
     assert built == []
     assert contents(tmp_path / "shards") == undisturbed
-
-
-def flip(path: Path, at: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[at] ^= 4
-    path.write_bytes(data)
-
-
-DAMAGES: dict[str, Callable[[Path], Any]] = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
-    "no Parquet": lambda path: path.write_bytes(b"PAR1 something else PAR1"),
-    "a bit of the footer": lambda path: flip(path, -200),
-    "a bit of a page's header": lambda path: flip(path, 60),
-    "a bit of a page": lambda path: flip(path, path.stat().st_size // 3),
-    "missing": lambda path: path.unlink(),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -617,192 +529,6 @@ def test_a_full_disk(run, undisturbed, tmp_path, monkeypatch):
         pytest.fail("it never came to an end")
     assert fails_at > 5
     assert contents(tmp_path / "shards") == undisturbed
-
-
-# ------------------------------------------------------------------------------------------------------- plan and sharing
-
-
-def test_the_plan_names_what_every_shard_reads(run, finished, lines):
-    plan = json.loads((finished / "plan.json").read_text())
-    fragments = line_corpus(lines).fragments(CONFIG.fragment_bytes)
-    assert [(fragment["index"], fragment["size_bytes"], fragment["fingerprint"]) for fragment in plan["fragments"]] == [
-        (fragment.index, fragment.size_bytes, fragment.fingerprint) for fragment in fragments
-    ]
-    assert sum(fragment["size_bytes"] for fragment in plan["fragments"]) == lines.stat().st_size
-    longest = max(len(line) for line in lines.read_bytes().splitlines(keepends=True))
-    assert all(fragment["size_bytes"] < CONFIG.fragment_bytes + longest for fragment in plan["fragments"])
-
-
-def test_a_plan_is_not_made_twice(run, undisturbed, lines, model_folder, tmp_path, monkeypatch):
-    planned = plan_shards(line_corpus(lines), model_folder, CONFIG, tmp_path / "shards")
-    assert {path.name for path in (tmp_path / "shards").iterdir()} == {".lock", "plan.json"}
-    # To cut a large file at its lines takes reading all of it.
-    monkeypatch.setattr(Corpus, "fragments", lambda *_: pytest.fail("it is planned"))
-    assert plan_shards(line_corpus(lines), model_folder, CONFIG, tmp_path / "shards") == planned
-    run()
-    assert contents(tmp_path / "shards") == undisturbed
-
-
-@pytest.mark.parametrize("change", ["size_bytes", "fingerprint", "nothing"])
-def test_what_the_plan_says_beside_is_for_readers(run, finished, undisturbed, change):
-    path = finished / "plan.json"
-    mapping = json.loads(path.read_text())
-    mapping["fragments"][1][change] = "changed"
-    path.write_text(json.dumps(mapping))
-    if change == "nothing":
-        with pytest.raises(BuildError, match=r"plan\.json is damaged; choose another folder"):
-            run()
-    else:
-        run()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda plan: plan["fragments"].pop(),
-        lambda plan: plan["fragments"][1]["items"][0].update(start=7),
-        lambda plan: plan.pop("fragments"),
-        lambda plan: plan["fragments"].reverse(),
-    ],
-)
-def test_a_plan_with_other_fragments(run, finished, damage):
-    mapping = json.loads((finished / "plan.json").read_text())
-    damage(mapping)
-    (finished / "plan.json").write_text(json.dumps(mapping))
-    with pytest.raises(BuildError, match=r"plan\.json is damaged; choose another folder, or delete this one to build again\.$"):
-        run()
-
-
-def test_a_copied_corpus_gives_the_same_shards(run, lines, tmp_path):
-    (tmp_path / "corpus").mkdir()
-    copy = tmp_path / "corpus" / "lines.txt"
-    manifests = []
-    for name, modified in (("one", 1), ("two", 2)):
-        copy.write_bytes(lines.read_bytes())
-        os.utime(copy, (modified, modified))
-        manifests.append(run(line_corpus(copy), folder=name))
-    assert manifests[0] == manifests[1]
-
-
-def shared(folder: Path) -> dict[str, bytes]:
-    """What is in a folder that jobs shared, but for their locks."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".jobs"}
-
-
-@pytest.fixture
-def job(model_folder: Path, lines: Path, tmp_path: Path) -> Callable[..., Manifest | None]:
-    """Makes a share of `tmp_path/shards`."""
-
-    def job(index: int, count: int, config: BuildConfig = CONFIG, **options: Any) -> Manifest | None:
-        return build_share(line_corpus(lines), model_folder, config, tmp_path / "shards", Share(index, count), **options)
-
-    return job
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_jobs_one_after_the_other(job, undisturbed, tmp_path, order):
-    said: list[str] = []
-    reporter = BuildReporter(said=said.append)
-    assert [job(index, 3, reporter=reporter) is None for index in order] == [True, True, False]
-    assert shared(tmp_path / "shards") == undisturbed
-    num_own = len(range(order[0], 5, 3))
-    assert said[0] == f"{tmp_path / 'shards'} has 0 of {num_own} shards of job {order[0]} of 3 already; {num_own} to go."
-    assert said[1] == f"{num_own} of all 5 shards are made; whichever job makes the last one writes manifest.json."
-    # Once more, any of them, changes nothing.
-    assert job(1, 3) == Manifest.read(tmp_path / "shards")
-    assert shared(tmp_path / "shards") == undisturbed
-
-
-def test_more_jobs_than_shards(job, undisturbed, tmp_path):
-    assert job(7, 9) is None
-    for index in range(9):
-        job(index, 9)
-    assert shared(tmp_path / "shards") == undisturbed
-
-
-def test_jobs_at_once_calibrate_once(job, run, tmp_path, monkeypatch):
-    run(config=CALIBRATED, folder="alone")
-    calls = []
-    original = plan.calibrate_rule
-
-    def counted(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return original(*arguments)
-
-    monkeypatch.setattr(plan, "calibrate_rule", counted)
-    with ThreadPoolExecutor(4) as jobs:
-        ends = list(jobs.map(lambda index: job(index, 4, config=CALIBRATED), range(4)))
-    # Whoever came last published; two that came last at once published the same.
-    assert any(end is not None for end in ends)
-    assert len(calls) == 1
-    assert shared(tmp_path / "shards") == contents(tmp_path / "alone")
-
-
-def test_a_build_finishes_what_jobs_left(job, run, undisturbed, tmp_path):
-    job(1, 3)
-    with pytest.raises(Stopped):
-        job(0, 3, reporter=stop_after(1))
-    said: list[str] = []
-    run(reporter=BuildReporter(said=said.append))
-    assert said == [f"{tmp_path / 'shards'} has 3 of 5 shards already; 2 to go."]
-    assert shared(tmp_path / "shards") == undisturbed
-
-
-def test_another_number_of_jobs_goes_on(job, undisturbed, tmp_path):
-    job(0, 2)
-    built: list[ShardRecord] = []
-    for index in range(3):
-        job(index, 3, reporter=BuildReporter(built=built.append))
-    assert [record.file for record in built] == ["part-00003.parquet", "part-00001.parquet"]
-    assert shared(tmp_path / "shards") == undisturbed
-
-
-@pytest.mark.parametrize("damage", ["a bit of a page", "missing"])
-def test_a_job_repairs_its_own_shards(job, run, undisturbed, tmp_path, damage):
-    run()
-    folder = tmp_path / "shards"
-    DAMAGES[damage](folder / "part-00002.parquet")
-    # It isn't this job's, and every bit is for its own job to check.
-    job(0, 3)
-    built: list[ShardRecord] = []
-    with pytest.raises(Stopped):
-        job(2, 3, reporter=stop_after(1))
-    assert not (folder / "manifest.json").exists()
-    assert job(2, 3, reporter=BuildReporter(built=built.append)) is not None
-    assert built == []
-    assert shared(folder) == undisturbed
-
-
-def test_a_shard_of_another_job_that_is_gone(job, undisturbed, tmp_path):
-    job(0, 2)
-    (tmp_path / "shards" / "part-00002.parquet").unlink()
-    assert job(1, 2) is None
-    assert job(0, 2) is not None
-    assert shared(tmp_path / "shards") == undisturbed
-
-
-def test_who_may_build_beside_a_job(job, run, tmp_path):
-    with Share(0, 3).writing(tmp_path / "shards"):
-        for other in (lambda: run(), lambda: job(0, 3), lambda: job(1, 4)):
-            with pytest.raises(BuildError, match=r"; .*wait until (it|they) ends?"):
-                other()
-        assert job(1, 3) is None
-    with exclusive(tmp_path / "shards"), pytest.raises(BuildError, match="Another process is writing to"):
-        job(0, 3)
-
-
-def test_a_job_with_other_settings(job):
-    job(0, 2)
-    with pytest.raises(BuildError, match="was begun with other settings; choose another folder"):
-        job(1, 2, config=dataclasses.replace(CONFIG, rule=PatchRule(threshold=1.0)))
-
-
-def test_jobs_of_an_empty_corpus(model_folder, lines, tmp_path):
-    empty = line_corpus(lines, min_bytes=1000)
-    assert build_share(empty, model_folder, CONFIG, tmp_path / "shards", Share(0, 2)) is None
-    with pytest.raises(CorpusError, match=r"has no documents; all there is was left out: 60 \(too short\)\.$"):
-        build_share(empty, model_folder, CONFIG, tmp_path / "shards", Share(1, 2))
-    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [".jobs", ".lock"]
 
 
 def test_a_folder_that_a_worker_cannot_see(run, tmp_path):

@@ -16,8 +16,9 @@ from bltdata.cli import main
 from bltdata.corpus import Corpus
 from bltdata.errors import BuildError
 from bltdata.patching import PatchRule
+from tests.bltdata.builds import contents
 from tests.bltdata.killing import ROOT, run_killed
-from tests.bltdata.small import line_corpus, opinionated_model, random_documents, write_lines
+from tests.bltdata.small import line_corpus, numbered_lines
 
 pytestmark = pytest.mark.slow
 
@@ -26,16 +27,8 @@ CONFIG = BuildConfig(rule=RULE, fragment_bytes=1000)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    opinionated_model(num_layers=1).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    documents = [b"%d " % number + data for number, data in enumerate(random_documents(600, 60, seed=1))]
-    return write_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", documents)
+    return numbered_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", 600)
 
 
 @pytest.fixture
@@ -44,23 +37,18 @@ def corpus(lines: Path) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    build_shards(line_corpus(lines), model, CONFIG, folder)
+    build_shards(line_corpus(lines), model_folder, CONFIG, folder)
     return contents(folder)
 
 
 @pytest.fixture
-def options(model: Path, lines: Path) -> list[str]:
+def options(model_folder: Path, lines: Path) -> list[str]:
     """The build of `undisturbed` as a command, but for the folder and the workers."""
     corpus = f"files:{lines}#document=line&source=lines"
     settings = ["--scheme", "fixed", "--stride", "4", "--fragment-bytes", "1000", "--split", "all", "--device", "cpu"]
-    return ["--corpus", corpus, "--entropy-model", str(model), *settings]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files that are no locks."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".jobs")}
+    return ["--corpus", corpus, "--entropy-model", str(model_folder), *settings]
 
 
 def processes(of: Callable[[int, str], bool]) -> Iterator[int]:
@@ -106,14 +94,14 @@ def test_jobs_that_are_killed_ten_times_each(options, undisturbed, tmp_path):
     assert contents(tmp_path / "shards") == undisturbed
 
 
-def test_a_worker_that_the_system_kills(corpus, model, undisturbed, tmp_path):
+def test_a_worker_that_the_system_kills(corpus, model_folder, undisturbed, tmp_path):
     own = os.getpid()
     reporter = kill_one(lambda parent, command: parent == own and "multiprocessing" in command and "spawn_main" in command, after=2)
     with pytest.raises(BuildError, match=r"^A worker process was killed, perhaps for want of memory: what was finished is kept; run the"):
-        build_shards(corpus, model, CONFIG, tmp_path / "shards", workers=2, reporter=reporter)
+        build_shards(corpus, model_folder, CONFIG, tmp_path / "shards", workers=2, reporter=reporter)
     assert len(list((tmp_path / "shards" / "built").iterdir())) >= 2
     assert not (tmp_path / "shards" / "manifest.json").exists()
-    build_shards(corpus, model, CONFIG, tmp_path / "shards")
+    build_shards(corpus, model_folder, CONFIG, tmp_path / "shards")
     assert contents(tmp_path / "shards") == undisturbed
 
 
@@ -165,16 +153,16 @@ def test_a_disk_that_is_full(options, undisturbed, tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_any_number_of_workers(corpus, model, undisturbed, tmp_path, workers):
-    build_shards(corpus, model, CONFIG, tmp_path / "shards", workers=workers)
+def test_any_number_of_workers(corpus, model_folder, undisturbed, tmp_path, workers):
+    build_shards(corpus, model_folder, CONFIG, tmp_path / "shards", workers=workers)
     assert contents(tmp_path / "shards") == undisturbed
 
 
-def test_on_ray_while_a_worker_is_killed(corpus, model, undisturbed, tmp_path, monkeypatch):
+def test_on_ray_while_a_worker_is_killed(corpus, model_folder, undisturbed, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="Ray isn't installed; it is the extra [ray]")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     reporter = kill_one(lambda parent, command: command.startswith("ray::_Worker"), after=3)
-    build_shards(corpus, model, CONFIG, tmp_path / "shards", workers=2, engine="ray", reporter=reporter)
+    build_shards(corpus, model_folder, CONFIG, tmp_path / "shards", workers=2, engine="ray", reporter=reporter)
     assert contents(tmp_path / "shards") == undisturbed
 
 

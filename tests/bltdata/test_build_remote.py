@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from bltdata.build import BuildConfig, BuildReporter, Share, build_shards, build_share
+from bltdata.build import BuildReporter, Share, build_shards, build_share
 from bltdata.cli import main
 from bltdata.corpus import open_corpus
 from bltdata.engines.resume import PLAN_FILE
@@ -19,32 +19,12 @@ from bltdata.shards import Manifest, open_shards
 from bltdata.shards.ledger import LEDGER_FOLDER
 from bltdata.shards.schema import MANIFEST_NAME
 from bltdata.verification import verify_dataset
+from tests.bltdata.builds import CONFIG, contents
 from tests.bltdata.conftest import SECRET
-from tests.bltdata.small import line_corpus, opinionated_model, random_documents, write_lines
+from tests.bltdata.small import line_corpus
 from tests.bltdata.stores import FailingFileSystem, run_dying
 
-CONFIG = BuildConfig(rule=PatchRule(threshold=4.4), fragment_bytes=400)
 OTHER_RULE = RepatchConfig(rule=PatchRule(scheme="fixed", stride=3))
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    opinionated_model(num_layers=1).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    documents = [b"%d " % number + data for number, data in enumerate(random_documents(40, 60, seed=1))]
-    return write_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", documents)
-
-
-@pytest.fixture(scope="module")
-def local(model_folder: Path, lines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    build_shards(line_corpus(lines), model_folder, CONFIG, folder)
-    return folder
 
 
 @pytest.fixture
@@ -67,15 +47,9 @@ def failing() -> Iterator[type[FailingFileSystem]]:
     FailingFileSystem.reset(forget=True)
 
 
-def contents(folder: AnyPath) -> dict[str, bytes]:
-    """What a dataset consists of; the lock isn't part of it, and where its corpus was is in the plan."""
-    names = [path.name for path in folder.iterdir()]
-    return {name: (folder / name).read_bytes() for name in names if not name.startswith(".lock")}
-
-
-def test_a_remote_build_is_a_local_one(build, remote, local):
+def test_a_remote_build_is_a_local_one(build, remote, undisturbed):
     manifest = build(remote)
-    assert contents(remote) == contents(local)
+    assert contents(remote) == undisturbed
     assert open_shards(str(remote)).manifest == manifest
     assert not (remote / LEDGER_FOLDER).exists()
     said: list[str] = []
@@ -84,22 +58,22 @@ def test_a_remote_build_is_a_local_one(build, remote, local):
 
 
 @pytest.mark.slow
-def test_workers_send_their_shards_themselves(build, remote, local):
+def test_workers_send_their_shards_themselves(build, remote, undisturbed):
     build(remote, workers=2)
-    assert contents(remote) == contents(local)
+    assert contents(remote) == undisturbed
 
 
-def test_from_a_bucket_to_a_bucket(s3, remote, local, lines, model_folder):
+def test_from_a_bucket_to_a_bucket(s3, remote, undisturbed_folder, lines, model_folder):
     RemotePath(f"{s3}/lines.txt").write_bytes(lines.read_bytes())
     build_shards(open_corpus(f"files:{s3}/lines.txt#document=line&source=lines"), model_folder, CONFIG, remote)
-    there, here = open_shards(remote), open_shards(local)
+    there, here = open_shards(remote), open_shards(undisturbed_folder)
     rows = [list(dict(row).values())[:3] for row in here]
     assert [list(dict(row).values())[:3] for row in there] == rows
     assert SECRET.encode() not in b"".join(contents(remote).values())
 
 
 @pytest.mark.parametrize("damage", ["missing shard", "another shard", "missing manifest", "other bytes"])
-def test_resume_makes_again_what_is_not_what_was_listed(build, remote, local, damage):
+def test_resume_makes_again_what_is_not_what_was_listed(build, remote, undisturbed, damage):
     manifest = build(remote)
     shard = remote / manifest.shards[1].file
     if damage == "missing shard":
@@ -114,10 +88,10 @@ def test_resume_makes_again_what_is_not_what_was_listed(build, remote, local, da
     else:
         shard.write_bytes(bytes(shard.size_bytes()))
     build(remote)
-    assert contents(remote) == contents(local)
+    assert contents(remote) == undisturbed
 
 
-def test_every_write_can_fail_and_the_run_goes_on(build, failing, local):
+def test_every_write_can_fail_and_the_run_goes_on(build, failing, undisturbed):
     """Whatever was sent when the store went away, nothing looks finished, and the next run makes the same bytes."""
     build(as_path("failing://whole"))
     order = [name.rpartition("/")[2] for name in failing.sent]
@@ -136,7 +110,7 @@ def test_every_write_can_fail_and_the_run_goes_on(build, failing, local):
             # Half of a plan is no plan, and the one file that a run doesn't replace. Object stores never show half of a file.
             (folder / PLAN_FILE).unlink()
         build(folder)
-        assert contents(folder) == contents(local), order[number - 1]
+        assert contents(folder) == undisturbed, order[number - 1]
 
 
 def test_shards_come_first_then_their_records_then_the_manifest(build, failing):
@@ -147,7 +121,7 @@ def test_shards_come_first_then_their_records_then_the_manifest(build, failing):
 
 
 @pytest.mark.slow
-def test_a_run_that_dies_in_every_upload_makes_the_same_bytes(local, lines, model_folder, tmp_path):
+def test_a_run_that_dies_in_every_upload_makes_the_same_bytes(undisturbed, lines, model_folder, tmp_path):
     folder = tmp_path / "shards"
     corpus = ["--corpus", f"files:{lines}#document=line&source=lines", "--split", "all"]
     rule = ["--threshold", "4.4", "--fragment-bytes", "400", "--workers", "1", "--device", "cpu"]
@@ -158,7 +132,7 @@ def test_a_run_that_dies_in_every_upload_makes_the_same_bytes(local, lines, mode
     assert len(ends) > 4
     assert ends[-1] == "exit 0"
     assert {name: data for name, data in contents(folder).items() if name.endswith((".parquet", MANIFEST_NAME))} == {
-        name: data for name, data in contents(local).items() if name.endswith((".parquet", MANIFEST_NAME))
+        name: data for name, data in undisturbed.items() if name.endswith((".parquet", MANIFEST_NAME))
     }
 
 
@@ -192,19 +166,19 @@ def test_a_store_that_fails_does_not_look_like_a_dataset_that_is_missing(build, 
 
 
 @pytest.fixture
-def finished(local: Path, remote: RemotePath) -> RemotePath:
+def finished(undisturbed_folder: Path, remote: RemotePath) -> RemotePath:
     """The local build, copied into a bucket."""
-    for path in local.iterdir():
+    for path in undisturbed_folder.iterdir():
         if not path.name.startswith(".lock"):
             (remote / path.name).write_bytes(path.read_bytes())
     return remote
 
 
-def test_the_reader_reads_it(finished, local):
-    here, there = open_shards(local), open_shards(finished)
+def test_the_reader_reads_it(finished, undisturbed_folder):
+    here, there = open_shards(undisturbed_folder), open_shards(finished)
     assert there.row_groups == here.row_groups
     assert [dict(row)["doc_id"] for row in there] == [dict(row)["doc_id"] for row in here]
-    assert there.scan().select(pl.col("num_bytes").sum(), pl.len()).collect().row(0) == (here.manifest.totals.num_bytes, 40)
+    assert there.scan().select(pl.col("num_bytes").sum(), pl.len()).collect().row(0) == (here.manifest.totals.num_bytes, 60)
     there.verify_checksums()
 
 
@@ -229,8 +203,8 @@ def test_verify_finds_nothing_and_then_what_is_wrong(finished):
     assert str(report.faults[0]).startswith(f"{finished}/part-0000")
 
 
-def test_repatch_from_a_bucket_to_a_bucket(finished, local, s3, tmp_path):
-    repatch_shards(local, OTHER_RULE, tmp_path / "again")
+def test_repatch_from_a_bucket_to_a_bucket(finished, undisturbed_folder, s3, tmp_path):
+    repatch_shards(undisturbed_folder, OTHER_RULE, tmp_path / "again")
     repatch_shards(finished, OTHER_RULE, as_path(f"{s3}/again"))
     assert contents(as_path(f"{s3}/again")) == contents(tmp_path / "again")
     with pytest.raises(BuildError, match="is the folder of the shards themselves"):
@@ -245,21 +219,55 @@ def run(*arguments: object) -> str:
 
 
 @pytest.mark.slow
-def test_the_commands_read_and_write_addresses(s3, lines, model_folder, local, finished):
+def test_the_commands_read_and_write_addresses(s3, lines, model_folder, undisturbed_folder, finished):
     RemotePath(f"{s3}/lines.txt").write_bytes(lines.read_bytes())
     out = f"{s3}/out"
     corpus = ["--corpus", f"files:{s3}/lines.txt#document=line&source=lines", "--split", "all"]
     settings = ["--rule-from", finished, "--fragment-bytes", "400", "--workers", "1", "--device", "cpu"]
     built = json.loads(run("build-shards", *corpus, "--entropy-model", model_folder, *settings, "--out", out, "--json"))
     assert built["folder"] == out
-    assert built["num_documents"] == 40
+    assert built["num_documents"] == 60
     assert "No faults." in CliRunner().invoke(main, ["verify", out]).stderr
     counted = json.loads(run("entropy-stats", out, "--json"))
     assert counted["datasets"][0]["folder"] == out
-    assert json.loads(run("entropy-stats", local, "--json"))["overall"] == counted["overall"]
-    assert json.loads(run("calibrate", "--shards", out, "--target-patch-length", "3", "--json"))["documents"] == 40
+    assert json.loads(run("entropy-stats", undisturbed_folder, "--json"))["overall"] == counted["overall"]
+    assert json.loads(run("calibrate", "--shards", out, "--target-patch-length", "3", "--json"))["documents"] == 60
     again = json.loads(run("repatch", "--shards", out, "--scheme", "space", "--workers", "1", "--out", f"{s3}/again", "--json"))
     assert open_shards(f"{s3}/again").manifest.fingerprint == again["fingerprint"]
+
+
+def test_the_commands_that_show_documents_read_addresses(finished, undisturbed_folder, model_folder, tmp_path):
+    here, there = (json.loads(run("show", "--shards", folder, "--json")) for folder in (undisturbed_folder, finished))
+    assert there == here
+    scored = ["show", "--text", "some text", "--entropy-model", model_folder]
+    assert json.loads(run(*scored, "--rule-from", finished, "--json"))["patch_rule"]["threshold"] == 4.4
+    pages = []
+    for name, folder in (("here", undisturbed_folder), ("there", finished)):
+        run("explore", "--shards", folder, "--out", tmp_path / name)
+        pages.append((tmp_path / name).read_text().replace(str(folder), "FOLDER"))
+    assert pages[0] == pages[1]
+
+
+def test_converting_from_an_address_and_to_one(s3, undisturbed_folder, finished, tmp_path):
+    arrow = ["--invalid-utf8", "leave-out", "--dataset-name", "lines", "--workers", "1"]
+    for name, folder in (("here", undisturbed_folder), ("there", finished)):
+        run("convert", "--shards", folder, *arrow, "--out", tmp_path / name)
+    files = [path.relative_to(tmp_path / "here") for path in (tmp_path / "here").rglob("*.arrow")]
+    assert len(files) > 3
+    assert all((tmp_path / "there" / path).read_bytes() == (tmp_path / "here" / path).read_bytes() for path in files)
+    shards = ["--arrow", (tmp_path / "here" / files[0]).parent, "--threshold", "4.4", "--workers", "1"]
+    for folder in (tmp_path / "again", f"{s3}/again"):
+        run("convert", *shards, "--out", folder)
+    assert contents(as_path(f"{s3}/again")) == contents(tmp_path / "again")
+    assert verify_dataset(f"{s3}/again").is_good
+
+
+def test_arrow_files_are_written_here_only(finished, s3):
+    result = CliRunner().invoke(main, ["convert", "--shards", str(finished), "--out", f"{s3}/arrow"])
+    assert result.exit_code == 1
+    assert result.stderr.strip() == (
+        f"Error: Arrow files are written to folders of this machine only, and {s3}/arrow is remote; give --out a local path."
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,7 +276,9 @@ def test_the_commands_read_and_write_addresses(s3, lines, model_folder, local, f
         (["verify", "s3://me:hush@bucket/a"], "in the environment"),
         (["train-entropy-model", "--out", "s3://bucket/a"], "works with files of this machine only"),
         (["entropy-stats", "runs", "--plots", "s3://bucket/a"], "works with files of this machine only"),
-        (["show", "--shards", "s3://bucket/a"], "works with files of this machine only"),
+        (["show", "--file", "s3://bucket/a"], "works with files of this machine only"),
+        (["explore", "--shards", "runs", "--out", "s3://bucket/a.html"], "works with files of this machine only"),
+        (["convert", "--arrow", "s3://bucket/a.arrow", "--out", "runs"], "works with files of this machine only"),
     ],
 )
 def test_what_cannot_be_remote_is_said_in_a_sentence(arguments, message):

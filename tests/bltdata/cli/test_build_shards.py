@@ -15,27 +15,19 @@ from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.shards import Manifest, open_shards
 from tests.bltdata.killing import run_killed
-from tests.bltdata.small import opinionated_model, random_documents, write_lines
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    opinionated_model(num_layers=1).save(folder)
-    return folder
+from tests.bltdata.small import numbered_lines, opinionated_model
 
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    documents = [b"%d " % number + data for number, data in enumerate(random_documents(200, 60, seed=1))]
-    return write_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", documents)
+    return numbered_lines(tmp_path_factory.mktemp("corpora") / "lines.txt", 200)
 
 
 @pytest.fixture
-def settings(lines: Path, model: Path, tmp_path: Path) -> list[str | Path]:
+def settings(lines: Path, model_folder: Path, tmp_path: Path) -> list[str | Path]:
     """The options that every build here has."""
     corpus = f"files:{lines}#document=line&source=lines"
-    return ["--corpus", corpus, "--entropy-model", model, "--out", tmp_path / "shards", "--workers", "1"]
+    return ["--corpus", corpus, "--entropy-model", model_folder, "--out", tmp_path / "shards", "--workers", "1"]
 
 
 def run(*arguments: str | Path) -> Result:
@@ -237,15 +229,15 @@ def test_another_entropy_model(settings, tmp_path):
     assert message.endswith("was begun with another entropy model; choose another folder, or delete this one to build it anew.")
 
 
-def test_a_folder_that_is_no_entropy_model(settings, tmp_path, model):
+def test_a_folder_that_is_no_entropy_model(settings, tmp_path, model_folder):
     (tmp_path / "empty").mkdir()
     assert "holds no model" in sentence(run(*settings, "--threshold", "1", "--entropy-model", tmp_path / "empty"))
-    shutil.copytree(model, tmp_path / "other")
+    shutil.copytree(model_folder, tmp_path / "other")
     config = tmp_path / "other" / "config.json"
     config.write_text(config.read_text().replace("bltdata.EntropyModel", "bltmodel.BLT"))
     message = sentence(run(*settings, "--threshold", "1", "--entropy-model", tmp_path / "other"))
     assert "holds bltmodel.BLT, but bltdata.EntropyModel is wanted here" in message
-    config.write_bytes((model / "config.json").read_bytes())
+    config.write_bytes((model_folder / "config.json").read_bytes())
     (tmp_path / "other" / "model.safetensors").write_bytes(b"cut")
     assert "model.safetensors can't be read" in sentence(run(*settings, "--threshold", "1", "--entropy-model", tmp_path / "other"))
 

@@ -15,12 +15,13 @@ import bltdata
 from bltdata.corpus import open_corpus
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
+from bltdata.repatch import RepatchConfig, repatch_shards
 from bltdata.shards import Manifest, ShardDataset, open_shards, round_entropies, schema
 from bltdata.shards.footer import Footer, read_footer
 from bltdata.verification import DeepCheck, VerificationReport, verify_dataset
 from bltdata.verification import verify as module
 from bltdata.verification.isolation import Lost
-from tests.bltdata.damage import both, change_list, edit_manifest, flip, page_position, put, relist, rewrite, write_shard
+from tests.bltdata.damage import both, change_list, edit_json, edit_manifest, flip, page_position, put, relist, rewrite, write_shard
 from tests.bltdata.small import opinionated_model, write_lines
 
 FIRST, SECOND = "part-00000.parquet", "part-00001.parquet"
@@ -112,6 +113,22 @@ def unlist(folder: Path, *, in_order: bool, delete: bool) -> None:
         (folder / FIRST).unlink()
 
 
+def cut_short(folder: Path) -> None:
+    """Remove the last shard, and the manifest's entry, as if there had never been one."""
+    *kept, last = Manifest.read(folder).shards
+    relist(folder, shards=kept)
+    (folder / last.file).unlink()
+
+
+def emptied(folder: Path) -> None:
+    while Manifest.read(folder).shards:
+        cut_short(folder)
+
+
+def in_plan(change: Callable[[dict[str, Any]], Any]) -> Plant:
+    return lambda folder: edit_json(folder / "plan.json", change)
+
+
 def repeat_row(table: pa.Table) -> pa.Table:
     return pa.concat_tables([table, table.slice(ROW, 1)]).unify_dictionaries().combine_chunks()
 
@@ -167,6 +184,8 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
     ),
     "an entry removed in order": (lambda folder: unlist(folder, in_order=True, delete=False), {"unlisted_file", "missing_fragment"}),
     "an entry and its file removed in order": (lambda folder: unlist(folder, in_order=True, delete=True), {"missing_fragment"}),
+    "the last entry and its file removed": (cut_short, {"missing_fragment"}),
+    "all entries and files removed": (emptied, {"missing_fragment"}),
     "an entry twice": (
         lambda folder: relist(folder, shards=[*Manifest.read(folder).shards, Manifest.read(folder).shards[-1]]),
         {"manifest_entry"},
@@ -185,6 +204,18 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
     "a rule that doesn't exist": (lambda folder: relist(folder, patch_rule={"scheme": "magic"}), {"another_dataset", "manifest_rule"}),
     "the precision changed": (lambda folder: relist(folder, entropy_precision="float16"), {"another_dataset"}),
     "the shards in another order": (lambda folder: relist(folder, shards=Manifest.read(folder).shards[::-1]), {"order"}),
+    "another corpus": (lambda folder: relist(folder, corpus={"specs": ["another"], "split": None}), {"plan"}),
+    # ---- the plan
+    "a cut plan": (lambda folder: os.truncate(folder / "plan.json", 100), {"plan"}),
+    "a plan that is a list": (lambda folder: (folder / "plan.json").write_text("[1]"), {"plan"}),
+    "a plan without end": (lambda folder: (folder / "plan.json").write_text("[" * 100_000), {"plan"}),
+    "a plan with a fragment less": (in_plan(lambda plan: plan["fragments"].pop()), {"plan"}),
+    "a plan with a fragment without a number": (in_plan(lambda plan: plan["fragments"][0].update(index="0")), {"plan"}),
+    "the plan of another build": (in_plan(lambda plan: plan["patch_rule"].update(threshold=4.5)), {"plan"}),
+    "a plan that is a folder": (
+        lambda folder: ((folder / "plan.json").unlink(), (folder / "plan.json").mkdir()),
+        {"plan"},
+    ),
     # ---- what a shard says of itself
     "an old shard": (in_footer(format_version=0), {"footer"}),
     "counts that contradict the rows": (contradictory_counts, {"footer"}),
@@ -341,6 +372,25 @@ def test_good_builds_have_no_fault(made: Any, name: str, config: dict[str, Any])
 def test_good_repatched_datasets_have_no_fault(made: Any, config: dict[str, Any], request: pytest.FixtureRequest) -> None:
     report = verify_dataset(made.repatch(f"again {request.node.callspec.id}", **config))
     assert report.faults == ()
+
+
+def test_the_last_shard_of_a_repatched_dataset_is_missed(made: Any, copy: Callable[..., Path]) -> None:
+    folder = copy(made.repatch("cut short", rule=PatchRule(scheme="space")))
+    last = len(Manifest.read(folder).shards) - 1
+    cut_short(folder)
+    (fault,) = verify_dataset(folder).faults
+    assert str(fault) == (
+        f"{folder / 'manifest.json'}: no shard of fragment {last} of the plan is listed; run build-shards again. [missing_fragment]"
+    )
+
+
+def test_a_dataset_is_whole_without_its_plan(made: Any, copy: Callable[..., Path]) -> None:
+    folder = copy()
+    (folder / "plan.json").unlink()
+    assert verify_dataset(folder).is_good
+    # And what is cut again then has a plan without fragments.
+    repatch_shards(folder, RepatchConfig(rule=PatchRule(scheme="space")), folder.parent / "again")
+    assert verify_dataset(folder.parent / "again").is_good
 
 
 def test_a_source_that_was_cut_by_the_rule_of_another(made: Any, copy: Callable[..., Path]) -> None:
