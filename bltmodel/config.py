@@ -1,13 +1,21 @@
 """The settings of a Byte Latent Transformer, and the sizes that have names."""
 
 import itertools
-from dataclasses import dataclass
+import typing
+from dataclasses import dataclass, field
+from typing import Literal
 
-from bltdata.config import nearest
+from bltdata.config import ADDED_LATER, nearest
 from bltdata.errors import ConfigError
 
 MAX_HASH_FUNCTIONS = 11
 """As many primes as the released models know (`bltmodel.hashing.PRIMES`)."""
+
+Pooling = Literal["max", "mean", "min"]
+"""How the bytes of a patch become the vector that its queries are made of."""
+
+CrossAttendedLayers = Literal["last", "all"]
+"""After which layers of the local encoder patches ask their bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +29,7 @@ class BLTConfig:
     """Model dimension of the local encoder and decoder."""
 
     encoder_layers: int
-    """Transformer blocks of the local encoder; its cross-attention follows the last one."""
+    """Transformer blocks of the local encoder."""
 
     decoder_layers: int
     """Transformer blocks of the local decoder, with a cross-attention before each."""
@@ -65,6 +73,13 @@ class BLTConfig:
     norm_eps: float = 1e-5
     """Epsilon of the norms."""
 
+    pooling: Pooling = field(default="max", metadata=ADDED_LATER)
+    """What the queries of a patch are made of: the largest, the mean or the smallest value of each channel among its bytes."""
+
+    encoder_cross_attention: CrossAttendedLayers = field(default="last", metadata=ADDED_LATER)
+    """After which layers of the local encoder patches ask their bytes. With `all` the bytes are pooled once, after the first layer,
+    and each layer's cross-attention refines the patches; the released models have one layer, and so no choice."""
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, int) and value < 1:
@@ -72,6 +87,10 @@ class BLTConfig:
         for name in ("rope_theta", "norm_eps"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"The BLT's {name} is {getattr(self, name)}; it must be above 0.")
+        for name, choices in (("pooling", Pooling), ("encoder_cross_attention", CrossAttendedLayers)):
+            if getattr(self, name) not in typing.get_args(choices):
+                known = ", ".join(typing.get_args(choices))
+                raise ConfigError(f"The BLT's {name} is {getattr(self, name)!r}; it must be one of {known}.")
         self._check_heads("local", self.local_dim, self.local_heads)
         self._check_heads("latent", self.latent_dim, self.latent_heads)
         sizes = self.ngram_sizes
@@ -89,6 +108,11 @@ class BLTConfig:
     def num_hash_tables(self) -> int:
         """N-gram tables: one for each hash function and size."""
         return self.hash_functions * len(self.ngram_sizes)
+
+    @property
+    def encoder_cross_attentions(self) -> int:
+        """Cross-attentions of the local encoder."""
+        return self.encoder_layers if self.encoder_cross_attention == "all" else 1
 
     @staticmethod
     def _check_heads(part: str, dim: int, heads: int) -> None:

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 from bltdata.nn import AttentionMask, TransformerBlock
 from bltmodel.config import BLTConfig
 from bltmodel.cross_attention import CrossAttention
-from bltmodel.pooling import attend_over_bytes, max_pool
+from bltmodel.pooling import attend_over_bytes, pool
 
 
 class LocalEncoder(nn.Module):
-    """Transformer blocks over bytes; then each patch asks its own bytes, with queries made of their maximum.
+    """Transformer blocks over bytes; then each patch asks its own bytes, with queries pooled from them.
+
+    It asks after the last block, or after each. What it asks first is made of the bytes' states there; later queries are the patch as it
+    is by then.
 
     Source: arXiv:2412.09871, section 3.2.
 
@@ -24,8 +27,12 @@ class LocalEncoder(nn.Module):
         super().__init__()
         dim, heads, eps = config.local_dim, config.local_heads, config.norm_eps
         self.queries_per_patch = config.queries_per_patch
+        self.pooling = config.pooling
         self.layers = nn.ModuleList(TransformerBlock(dim, heads, config.local_ffn_dim, eps) for _ in range(config.encoder_layers))
         self.patch_proj = nn.Linear(dim, config.patch_dim, bias=False)
+        # That of the last layer stands apart, so that a model with this one alone has the names it always had.
+        earlier = config.encoder_cross_attentions - 1
+        self.earlier_cross_attentions = nn.ModuleList(CrossAttention(dim, heads, eps) for _ in range(earlier))
         self.cross_attention = CrossAttention(dim, heads, eps)
 
     def forward(self, x_BTD: Tensor, rope: Tensor, mask: AttentionMask, own_BT: Tensor, num_patches: int) -> tuple[Tensor, Tensor]:
@@ -41,8 +48,37 @@ class LocalEncoder(nn.Module):
         Returns:
             Byte states `[B, T, D]` and patches `[B, P, Q * D]`.
         """
-        for layer in self.layers:
+        patches_BPQD = None
+        for index, layer in enumerate(self.layers):
             x_BTD, _ = layer(x_BTD, rope, mask)
-        queries = self.patch_proj(max_pool(x_BTD, own_BT, num_patches)).unflatten(-1, (self.queries_per_patch, -1))
-        patches = self.cross_attention(queries, x_BTD, lambda q, k, v: attend_over_bytes(q, k, v, own_BT))
-        return x_BTD, patches.flatten(2)
+            if self.asks_after(index):
+                patches_BPQD = self.ask(patches_BPQD, x_BTD, index, own_BT, num_patches)
+        assert patches_BPQD is not None
+        return x_BTD, patches_BPQD.flatten(2)
+
+    def asks_after(self, layer: int) -> bool:
+        """Whether patches ask their bytes after a layer, counted from 0."""
+        return layer == len(self.layers) - 1 or len(self.earlier_cross_attentions) > 0
+
+    def ask(self, patches_BPQD: Tensor | None, x_BTD: Tensor, layer: int, own_BT: Tensor, num_patches: int) -> Tensor:
+        """Let patches ask the states of their bytes after one layer.
+
+        Nothing but a patch's own bytes matters to it, so patches can be asked one by one as they become complete.
+
+        Args:
+            patches_BPQD: the patches as the layer before left them; None where this is the first that they ask after.
+            x_BTD: byte states after the layer.
+            layer: which one, counted from 0; one that `asks_after` names.
+            own_BT: int64 `[B, T]`, the patch that each byte belongs to.
+            num_patches: patches a row, P.
+
+        Returns:
+            `[B, P, Q, D]`.
+        """
+        if patches_BPQD is None:
+            pooled_BPD = pool(x_BTD, own_BT, num_patches, self.pooling)
+            patches_BPQD = self.patch_proj(pooled_BPD).unflatten(-1, (self.queries_per_patch, -1))
+        is_last = layer == len(self.layers) - 1
+        cross_attention = self.cross_attention if is_last else self.earlier_cross_attentions[layer]
+        asked: Tensor = cross_attention(patches_BPQD, x_BTD, lambda q, k, v: attend_over_bytes(q, k, v, own_BT))
+        return asked

@@ -1,12 +1,14 @@
 """Random documents with random patches, and rows packed from them the slow, obvious way."""
 
+import typing
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 
 from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID
-from bltmodel.config import BLTConfig
+from bltmodel.config import BLTConfig, CrossAttendedLayers, Pooling
 from bltmodel.masks import PackedBatch
 
 
@@ -27,6 +29,31 @@ def tiny_config(**changes) -> BLTConfig:
         "latent_dim": 24, "latent_layers": 2, "latent_heads": 2, "latent_ffn_dim": 32, "queries_per_patch": 2, "hash_rows": 101,
     }  # fmt: skip
     return BLTConfig(**{**fields, **changes})
+
+
+@st.composite
+def configs(draw: st.DrawFn, **fixed: typing.Any) -> BLTConfig:
+    """Tiny models of any kind that the settings allow; `fixed` settings aren't drawn."""
+    queries = draw(st.integers(1, 4))
+    fields = {
+        "encoder_layers": st.integers(1, 3),
+        "decoder_layers": st.integers(1, 3),
+        "local_heads": st.sampled_from([1, 2, 4]),
+        "window": st.sampled_from([1, 2, 7, 16, 64]),
+        # Equal to the size of an encoded patch, there is no projection.
+        "latent_dim": st.sampled_from([16 * queries, 24, 40]),
+        "latent_layers": st.integers(1, 2),
+        "latent_heads": st.sampled_from([1, 2, 4]),
+        "queries_per_patch": st.just(queries),
+        "ngram_sizes": st.sets(st.integers(1, 9), min_size=1, max_size=4).map(lambda sizes: tuple(sorted(sizes))),
+        "hash_rows": st.sampled_from([1, 10, 101]),
+        "hash_functions": st.integers(1, 3),
+        "rope_theta": st.sampled_from([10_000.0, 500_000.0]),
+        "norm_eps": st.sampled_from([1e-6, 1e-5, 1e-2]),
+        "pooling": st.sampled_from(typing.get_args(Pooling)),
+        "encoder_cross_attention": st.sampled_from(typing.get_args(CrossAttendedLayers)),
+    }
+    return tiny_config(**{name: draw(values) for name, values in fields.items() if name not in fixed}, **fixed)
 
 
 def random_document(rng: np.random.Generator, num_bytes: int, start_probability: float = 0.3) -> Patched:

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from bltdata.config import from_mapping, to_mapping
+from bltdata.config import fingerprint, from_mapping, to_mapping
 from bltdata.errors import ConfigError
 from bltmodel.config import MAX_HASH_FUNCTIONS, PRESETS, BLTConfig, config_from_preset
 from bltmodel.hashing import PRIMES
@@ -31,6 +31,8 @@ def test_unknown_preset_names_the_nearest():
         ({"latent_heads": 24}, "latent_dim is 24 with 24 heads; it must be a multiple of 48"),
         ({"rope_theta": 0.0}, "rope_theta is 0.0; it must be above 0"),
         ({"norm_eps": float("nan")}, "norm_eps is nan; it must be above 0"),
+        ({"pooling": "sum"}, "pooling is 'sum'; it must be one of max, mean, min"),
+        ({"encoder_cross_attention": True}, "encoder_cross_attention is True; it must be one of last, all"),
         ({"ngram_sizes": ()}, r"ngram_sizes are \[\]; they must be lengths in increasing order"),
         ({"ngram_sizes": (3, 3)}, r"ngram_sizes are \[3, 3\]; they must be lengths in increasing order"),
         ({"ngram_sizes": (0, 3)}, r"ngram_sizes are \[0, 3\]; they must be lengths in increasing order"),
@@ -46,6 +48,13 @@ def test_config_is_frozen_and_derives_sizes():
     assert (config.patch_dim, config.num_hash_tables) == (48, 12)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.local_dim = 5
+
+
+def test_settings_that_joined_later_leave_the_fingerprints_of_old_models_alone():
+    assert fingerprint(tiny_config()) == fingerprint(tiny_config(pooling="max", encoder_cross_attention="last"))
+    assert fingerprint(config_from_preset("tiny")) == "3da6c9652fe045a1"
+    changed = tiny_config(pooling="mean", encoder_layers=2, encoder_cross_attention="all")
+    assert from_mapping(BLTConfig, to_mapping(changed)) == changed
 
 
 def test_every_hash_function_has_a_prime():

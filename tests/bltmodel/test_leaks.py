@@ -5,6 +5,8 @@ import functools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import bltmodel.decoder
@@ -16,8 +18,8 @@ from bltmodel.config import BLTConfig
 from bltmodel.hashing import ngram_rows
 from bltmodel.masks import PackedBatch, patch_layout
 from bltmodel.model import BLT
-from bltmodel.pooling import attend_over_bytes, attend_over_queries, max_pool
-from tests.bltmodel.documents import tiny_config
+from bltmodel.pooling import attend_over_bytes, attend_over_queries, pool
+from tests.bltmodel.documents import configs, tiny_config
 from tests.bltmodel.leaks import future_leaks, neighbour_leaks
 
 CONFIGS = {
@@ -25,6 +27,8 @@ CONFIGS = {
     "equal sizes, several encoder layers": tiny_config(encoder_layers=2, latent_dim=32),
     "many queries, long window": tiny_config(queries_per_patch=4, window=64, hash_functions=3, ngram_sizes=(2, 5)),
     "one query, short window": tiny_config(queries_per_patch=1, window=3, decoder_layers=1),
+    "mean, asked after every layer": tiny_config(pooling="mean", encoder_layers=3, encoder_cross_attention="all"),
+    "min": tiny_config(pooling="min", encoder_layers=2),
 }
 
 
@@ -55,7 +59,7 @@ def byte_states(batch: PackedBatch) -> Tensor:
 
 def pooled_patches(batch: PackedBatch) -> Tensor:
     layout = patch_layout(batch)
-    return where_known(bltmodel.encoder.max_pool(embeddings(batch), layout.own_BT, layout.num_patches), layout.complete_BT)
+    return where_known(bltmodel.encoder.pool(embeddings(batch), layout.own_BT, layout.num_patches), layout.complete_BT)
 
 
 def encoded_patches(batch: PackedBatch) -> Tensor:
@@ -72,7 +76,7 @@ def decoded_states(batch: PackedBatch) -> Tensor:
     """The decoder alone: its patches are the pooled embeddings, so that all else is known to be causal."""
     model, layout = usual_model(), bltmodel.model.patch_layout(batch)
     x_BTD = embeddings(batch)
-    patches = max_pool(x_BTD, layout.own_BT, layout.num_patches)[..., torch.arange(24) % 16]
+    patches = pool(x_BTD, layout.own_BT, layout.num_patches)[..., torch.arange(24) % 16]
     num_tokens = batch.ids_BT.shape[1]
     mask = bltmodel.model.banded_mask(batch.visible_from_BT, 16)
     return model.decoder(x_BTD, patches, rotary_table(num_tokens, 8, 500_000.0), mask, layout.complete_BT)
@@ -111,6 +115,19 @@ def test_the_whole_model_does_not_leak(config, training, check):
         assert not check(model)
 
 
+EXAMPLES = settings(max_examples=max(settings().max_examples // 10, 1))
+"""A tenth of the usual number: each checks many documents."""
+
+
+@EXAMPLES
+@given(config=configs(), training=st.booleans(), seed=st.integers(0, 2**32 - 1))
+def test_no_choice_of_settings_leaks(config, training, seed):
+    model = BLT(config, seed=seed % 100).train(training)
+    with torch.set_grad_enabled(training):
+        assert not future_leaks(model, seed, trials=4)
+        assert not neighbour_leaks(model, seed, trials=3)
+
+
 # -------------------------------------------------------------------------------------------------------- planted leaks
 
 
@@ -146,7 +163,7 @@ FROM_THE_FUTURE = {
     "n-grams placed at their first byte": (bltmodel.embeddings, "ngram_rows", lambda *args: ngram_rows(*args).roll(-2, 1)),
     "bytes see later bytes": (bltmodel.model, "banded_mask", lambda *args: open_mask(banded_mask(*args))),
     "patches see later patches": (bltmodel.model, "dense_mask", lambda *args: open_mask(dense_mask(*args))),
-    "pooling over the neighbour's byte": (bltmodel.encoder, "max_pool", lambda x, own, num: max_pool(x, one_row_later(own), num)),
+    "pooling over the neighbour's byte": (bltmodel.encoder, "pool", lambda x, own, *args: pool(x, one_row_later(own), *args)),
     "patches ask the neighbour's byte": (
         bltmodel.encoder,
         "attend_over_bytes",
@@ -173,10 +190,14 @@ FROM_NEIGHBOURS = {
 }
 
 
+ASKED_AFTER_EVERY_LAYER = CONFIGS["mean, asked after every layer"]
+
+
+@pytest.mark.parametrize("config", [CONFIGS["usual"], ASKED_AFTER_EVERY_LAYER], ids=["usual", "asked after every layer"])
 @pytest.mark.parametrize("leak", FROM_THE_FUTURE.values(), ids=FROM_THE_FUTURE)
-def test_a_planted_leak_from_the_future_is_found(leak, monkeypatch):
+def test_a_planted_leak_from_the_future_is_found(leak, config, monkeypatch):
     monkeypatch.setattr(*leak)
-    assert future_leaks(whole_model)
+    assert future_leaks(model_of(config))
 
 
 @pytest.mark.parametrize("leak", FROM_NEIGHBOURS.values(), ids=FROM_NEIGHBOURS)

@@ -1,11 +1,16 @@
+import itertools
+import json
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bltdata.errors import CheckpointError, ConfigError, PatchingError
 from bltdata.nn.loss import negative_log_likelihood_sum
 from bltmodel.model import BLT
-from tests.bltmodel.documents import pack, random_document, tiny_config
+from tests.bltmodel.documents import configs, pack, random_document, tiny_config
 
 
 @pytest.fixture
@@ -33,8 +38,10 @@ def test_lengths_that_do_not_fit_are_refused():
         BLT(tiny_config()).logits(b"abc", [3])
 
 
-def test_packed_rows_equal_documents_alone(rng):
-    model = BLT(tiny_config(window=8))
+@settings(max_examples=max(settings().max_examples // 10, 1))
+@given(config=configs(), seed=st.integers(0, 2**32 - 1))
+def test_packed_rows_equal_documents_alone(config, seed):
+    model, rng = BLT(config), np.random.default_rng(seed)
     rows = [[random_document(rng, num_bytes) for num_bytes in sizes] for sizes in ((5, 0, 30), (1, 17), (40,))]
     batch = pack(rows, 45)
     for logits in (model(batch), model(batch, num_patches=60)):
@@ -44,8 +51,9 @@ def test_packed_rows_equal_documents_alone(rng):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_training_step(rng, precision):
-    model = BLT(tiny_config())
+@pytest.mark.parametrize("options", [{}, {"pooling": "mean", "encoder_layers": 2, "encoder_cross_attention": "all"}, {"pooling": "min"}])
+def test_training_step(rng, precision, options):
+    model = BLT(tiny_config(**options))
     batch = pack([[random_document(rng, 20), random_document(rng, 9)], [random_document(rng, 25)]])
     with torch.autocast("cpu", dtype=precision, enabled=precision != torch.float32):
         logits = model(batch)
@@ -136,6 +144,44 @@ def test_save_and_load(tmp_path, rng):
     assert not loaded.training
     assert torch.equal(loaded.logits(document.data, document.lengths), model.logits(document.data, document.lengths))
     assert '"note": "kept"' in (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_model_saved_before_pooling_was_a_choice_loads(tmp_path):
+    model = BLT(tiny_config(encoder_layers=2))
+    model.save(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["config"]
+    assert stored.keys().isdisjoint({"pooling", "encoder_cross_attention"})
+    asked = [f"encoder.{name}" for name in BLT.load(tmp_path).encoder.state_dict() if "cross" in name]
+    parts = ("query_norm", "key_norm", "q_proj", "k_proj", "v_proj", "o_proj")
+    assert asked == [f"encoder.cross_attention.{part}.weight" for part in parts]
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "min"])
+def test_patches_are_pooled_once_and_refined_after_each_layer(rng, pooling):
+    model = BLT(tiny_config(encoder_layers=3, encoder_cross_attention="all", pooling=pooling), seed=2)
+    document = random_document(rng, 9, 0.5)
+    seen = []
+    encoder = model.encoder
+    for layer in encoder.layers:
+        layer.register_forward_hook(lambda module, args, output: seen.append(output[0][0]))
+    encoder.register_forward_hook(lambda module, args, output: seen.append(output[1][0]))
+    model.logits(document.data, document.lengths)
+    *states, patches = seen
+    reduce = {"max": lambda x: x.amax(0), "mean": lambda x: x.mean(0), "min": lambda x: x.amin(0)}[pooling]
+    # BOS is a patch of its own, and what begins with the end of the document holds no byte that is seen.
+    ends = np.cumsum([1, *document.lengths])
+    for patch, (begin, end) in enumerate(itertools.pairwise([0, *ends.clip(max=10)])):
+        vectors = encoder.patch_proj(reduce(states[0][begin:end])).view(2, -1) if end > begin else None
+        for x_TD, cross_attention in zip(states, [*encoder.earlier_cross_attentions, encoder.cross_attention], strict=True):
+            if vectors is not None:
+                vectors = cross_attention(vectors, x_TD[begin:end], attend_to_all)
+        if vectors is not None:
+            torch.testing.assert_close(patches[patch], vectors.detach().flatten())
+
+
+def attend_to_all(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    weights = torch.einsum("qhk,thk->qht", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
+    return torch.einsum("qht,thk->qhk", weights, v)
 
 
 def test_load_refuses_what_is_no_blt(tmp_path):

@@ -2,20 +2,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from bltmodel.pooling import attend_over_bytes, attend_over_queries, max_pool
+from bltmodel.pooling import attend_over_bytes, attend_over_queries, pool
 
 OWN = torch.tensor([[0, 0, 1, 2, 2, 2], [0, 1, 2, 3, 3, 3]])
 NUM_PATCHES = 5
 
 
-def slow_max_pool(x: Tensor) -> Tensor:
-    rows = [[_maximum(row[own == patch]) for patch in range(NUM_PATCHES)] for row, own in zip(x, OWN, strict=True)]
+# amax and amin share a gradient evenly among what ties.
+REDUCTIONS = {"max": lambda members: members.amax(0), "mean": lambda members: members.mean(0), "min": lambda members: members.amin(0)}
+
+
+def slow_pool(x: Tensor, pooling: str) -> Tensor:
+    rows = [[_reduced(row[own == patch], pooling) for patch in range(NUM_PATCHES)] for row, own in zip(x, OWN, strict=True)]
     return torch.stack([torch.stack(row) for row in rows])
 
 
-def _maximum(members: Tensor) -> Tensor:
-    # amax shares a gradient evenly among what ties.
-    return members.amax(0) if len(members) else members.sum(0)
+def _reduced(members: Tensor, pooling: str) -> Tensor:
+    return REDUCTIONS[pooling](members) if len(members) else members.sum(0)
 
 
 def slow_attend_over_bytes(q: Tensor, k: Tensor, v: Tensor, own: Tensor) -> Tensor:
@@ -37,19 +40,27 @@ def slow_attend_over_queries(q: Tensor, k: Tensor, v: Tensor, patches: Tensor) -
     return out
 
 
-def test_max_pool_equals_a_loop():
-    x = torch.randn(2, 6, 3)
-    pooled = max_pool(x, OWN, NUM_PATCHES)
-    assert torch.equal(pooled, slow_max_pool(x))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pooling", REDUCTIONS)
+def test_pooling_equals_a_loop(pooling, dtype):
+    x = torch.randn(2, 6, 3).to(dtype)
+    pooled = pool(x, OWN, NUM_PATCHES, pooling)
+    torch.testing.assert_close(pooled, slow_pool(x, pooling), rtol=0 if pooling != "mean" else None, atol=0 if pooling != "mean" else None)
     assert not pooled[0, 3:].any()
 
 
-def test_max_pool_shares_the_gradient_of_ties_evenly():
+@pytest.mark.parametrize("pooling", REDUCTIONS)
+def test_gradients_of_pooling_are_those_of_a_loop_and_ties_share_evenly(pooling):
     x = torch.randint(-1, 2, (2, 6, 50)).float().requires_grad_()
     weights = torch.randn(2, NUM_PATCHES, 50)
-    (fast,) = torch.autograd.grad((max_pool(x, OWN, NUM_PATCHES) * weights).sum(), x)
-    (slow,) = torch.autograd.grad((slow_max_pool(x) * weights).sum(), x)
+    (fast,) = torch.autograd.grad((pool(x, OWN, NUM_PATCHES, pooling) * weights).sum(), x)
+    (slow,) = torch.autograd.grad((slow_pool(x, pooling) * weights).sum(), x)
     torch.testing.assert_close(fast, slow)
+
+
+def test_a_long_patch_has_the_mean_of_its_bytes_in_a_narrow_type_too():
+    x = torch.full((1, 4096, 1), 1.0, dtype=torch.bfloat16)
+    assert pool(x, torch.zeros(1, 4096, dtype=torch.int64), 1, "mean").item() == 1
 
 
 @pytest.mark.parametrize("num_queries", [1, 3])
