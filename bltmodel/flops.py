@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bltdata.entropy.config import EntropyModelConfig
 from bltdata.errors import ConfigError
 from bltdata.vocab import VOCAB_SIZE
 from bltmodel.config import BLTConfig
@@ -75,11 +76,19 @@ def flops_per_byte(config: BLTConfig, mean_patch_length: float, context_bytes: i
     cross_attention = one_side + one_side * vectors * patches + meeting
     between = 2 * latent * config.patch_dim * patches
     return {
-        "local encoder": config.encoder_layers * byte_block + 2 * local * config.patch_dim * patches + cross_attention,
+        "local encoder": config.encoder_layers * byte_block
+        + 2 * local * config.patch_dim * patches
+        + config.encoder_cross_attentions * cross_attention,
         "latent transformer": config.latent_layers * latent_block * patches + (between if config.patch_dim != latent else 0.0),
         "local decoder": config.decoder_layers * (byte_block + cross_attention) + between,
         "head": 2.0 * local * VOCAB_SIZE,
     }
+
+
+def entropy_model_flops_per_byte(config: EntropyModelConfig, context_bytes: int) -> float:
+    """Forward FLOPs per byte of an entropy model, on documents of `context_bytes`; none of `flops_per_byte` are its."""
+    keys = _mean_keys(context_bytes, config.window)
+    return config.num_layers * _block(config.dim, config.ffn_dim, keys) + 2.0 * config.dim * VOCAB_SIZE
 
 
 def _block(dim: int, ffn_dim: int, keys: float) -> float:

@@ -8,17 +8,17 @@ Source: transformers 5, `models/blt`; arXiv:2412.09871, section 2.3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from torch import Tensor
 
-from bltdata.atomic import atomic_folder, atomic_path, write_json
-from bltdata.config import from_mapping
+from bltdata.atomic import atomic_folder
 from bltdata.entropy.config import EntropyModelConfig
-from bltdata.entropy.patcher_files import CONFIG_FILE, PATCHER_KIND, WEIGHTS_FILE, PatcherFiles
+from bltdata.entropy.patcher_files import PATCHER_KIND, PatcherFiles
+from bltdata.entropy.transformers_blocks import BlockSettings, block_config, layer_names, read_settings, refuse_other, rope_theta
+from bltdata.entropy.transformers_files import write_checkpoint
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.vocab import VOCAB_SIZE
 
@@ -26,39 +26,23 @@ if TYPE_CHECKING:
     from bltdata.entropy.model import EntropyModel
 
 OUTER_NAMES = {"embed_tokens.weight": "embedding.weight", "norm.weight": "norm.weight", "lm_head.weight": "head.weight"}
-"""The name in transformers -> ours."""
-LAYER_NAMES = {
-    "input_layernorm.weight": "attention_norm.weight",
-    **{f"self_attn.{name}_proj.weight": f"attention.{name}_proj.weight" for name in "qkvo"},
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    **{f"mlp.{name}_proj.weight": f"ffn.{name}_proj.weight" for name in ("gate", "up", "down")},
-}
-"""The same inside a layer."""
+"""The name in transformers -> ours, outside of the blocks."""
+
+OURS = "an entropy model"
+"""What errors call the model that a patcher becomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings:
+class _Settings(BlockSettings):
     """What counts in transformers' `BltPatcherConfig`, and its defaults, because a checkpoint needn't spell them out."""
 
     vocab_size: int = VOCAB_SIZE
     hidden_size: int = 768
     num_hidden_layers: int = 14
     num_attention_heads: int = 12
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
     intermediate_size: int = 2048
-    hidden_act: str = "silu"
-    rms_norm_eps: float = 1e-5
     sliding_window: int | None = 512
     rope_theta: float = 10_000.0
-    rope_parameters: dict[str, Any] | None = None
-    rope_scaling: dict[str, Any] | None = None
-    partial_rotary_factor: float | None = None
-
-    @property
-    def heads_a_key(self) -> int:
-        """How many heads share a head of keys and values."""
-        return self.num_attention_heads // (self.num_key_value_heads or self.num_attention_heads)
 
 
 def patcher_config(config: EntropyModelConfig) -> dict[str, Any]:
@@ -68,16 +52,15 @@ def patcher_config(config: EntropyModelConfig) -> dict[str, Any]:
     """
     return {
         "vocab_size": VOCAB_SIZE,
-        "hidden_size": config.dim,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_heads,
-        "intermediate_size": config.ffn_dim,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        **block_config(
+            dim=config.dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            ffn_dim=config.ffn_dim,
+            norm_eps=config.norm_eps,
+            rope_theta=config.rope_theta,
+        ),
         "sliding_window": config.window,
-        "dropout": 0.0,
-        "tie_word_embeddings": False,
     }
 
 
@@ -101,13 +84,9 @@ def export_patcher(model: "EntropyModel", folder: Path | str) -> None:
     Raises:
         ConfigError: there is something in the folder.
     """
-    weights = {name: tensor.float().cpu().contiguous() for name, tensor in patcher_state(model).items()}
     description = {"architectures": ["BltPatcher"], "model_type": PATCHER_KIND, "dtype": "float32", **patcher_config(model.config)}
     with atomic_folder(folder) as temporary:
-        # Transformers before 5 opens no file that doesn't say which framework's tensors it holds.
-        with atomic_path(temporary / WEIGHTS_FILE) as path:
-            safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
-        write_json(temporary / CONFIG_FILE, description)
+        write_checkpoint(temporary, description, patcher_state(model))
 
 
 def import_patcher(folder: Path | str, *, window: int | None = None) -> "EntropyModel":
@@ -129,11 +108,10 @@ def import_patcher(folder: Path | str, *, window: int | None = None) -> "Entropy
     from bltdata.entropy.model import EntropyModel
 
     files = PatcherFiles.find(Path(folder))
-    # Most keys have nothing to do with the arithmetic, and every version adds some.
-    known = {field.name for field in fields(_Settings)}
-    settings = from_mapping(_Settings, {key: value for key, value in files.settings.items() if key in known}, files.where)
-    config = _own_config(settings, files.where, window)
-    weights = _with_all_heads(files.read(_stored_shapes(settings)), settings)
+    where = files.tensors.where
+    settings = read_settings(_Settings, files.settings, where)
+    config = _own_config(settings, where, window)
+    weights = _with_all_heads(files.tensors.read(_stored_shapes(settings)), settings)
     model = EntropyModel(config)
     model.load_state_dict({ours: weights[theirs] for theirs, ours in _names(config.num_layers).items()})
     return model.eval()
@@ -141,9 +119,7 @@ def import_patcher(folder: Path | str, *, window: int | None = None) -> "Entropy
 
 def _names(num_layers: int) -> dict[str, str]:
     """The name in transformers -> ours, for every tensor."""
-    return OUTER_NAMES | {
-        f"layers.{layer}.{theirs}": f"layers.{layer}.{ours}" for layer in range(num_layers) for theirs, ours in LAYER_NAMES.items()
-    }
+    return OUTER_NAMES | layer_names(num_layers)
 
 
 def _own_config(settings: _Settings, where: str, window: int | None) -> EntropyModelConfig:
@@ -160,7 +136,7 @@ def _own_config(settings: _Settings, where: str, window: int | None) -> EntropyM
             num_heads=settings.num_attention_heads,
             ffn_dim=settings.intermediate_size,
             window=window,
-            rope_theta=_rope_theta(settings, where),
+            rope_theta=rope_theta(settings, where, OURS),
             norm_eps=settings.rms_norm_eps,
         )
     except ConfigError as error:
@@ -169,29 +145,10 @@ def _own_config(settings: _Settings, where: str, window: int | None) -> EntropyM
     return config
 
 
-def _rope_theta(settings: _Settings, where: str) -> float:
-    """The base of the rotary frequencies, from where transformers looks for it: its versions put it into three places."""
-    place = "rope_scaling" if settings.rope_scaling else "rope_parameters"
-    rope = settings.rope_scaling or settings.rope_parameters or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or any(isinstance(value, dict) for value in rope.values()):
-        raise CheckpointError(f"{where}, key {place!r} is {rope!r}; an entropy model has rotary frequencies of the type 'default' only.")
-    factor = rope.get("partial_rotary_factor", settings.partial_rotary_factor)
-    if factor not in (None, 1):
-        raise CheckpointError(f"{where}, key 'partial_rotary_factor' is {factor!r}; an entropy model rotates whole heads only.")
-    theta = rope.get("rope_theta", settings.rope_theta)
-    if isinstance(theta, bool) or not isinstance(theta, (int, float)):
-        raise CheckpointError(f"{where}, key {place!r} has a rope_theta of {theta!r}; it must be a number: copy the checkpoint again.")
-    return float(theta)
-
-
 def _check_supported(settings: _Settings, where: str) -> None:
     """Refuse what has no place in an entropy model and isn't seen from the shapes of tensors."""
     head_dim = settings.hidden_size // settings.num_attention_heads
-    needed = {"vocab_size": VOCAB_SIZE, "hidden_act": "silu", "head_dim": head_dim}
-    for name, value in needed.items():
-        if getattr(settings, name) not in (value, None):
-            raise CheckpointError(f"{where}, key {name!r} is {getattr(settings, name)!r}; an entropy model like this has {value!r} only.")
+    refuse_other(settings, {"vocab_size": VOCAB_SIZE, "hidden_act": "silu", "head_dim": head_dim}, where, OURS)
     shared = settings.num_key_value_heads
     if shared and (shared < 0 or settings.num_attention_heads % shared):
         raise CheckpointError(

@@ -20,6 +20,14 @@ COMMANDS = {
         "bltmodel.cli.summary:summary",
         "Count the parameters of each part, and the FLOPs per byte.",
     ),
+    "export": LazyCommand(
+        "bltmodel.cli.export:export",
+        "Write a BLT as a checkpoint that transformers opens.",
+    ),
+    "import": LazyCommand(
+        "bltmodel.cli.import_:import_command",
+        "Read a BLT from a transformers checkpoint.",
+    ),
 }
 
 main = lazy_group(

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bltdata.entropy import EntropyModel
 from bltmodel.cli import main
 from bltmodel.config import PRESETS
-from bltmodel.flops import summarise
+from bltmodel.flops import entropy_model_flops_per_byte, summarise
 from bltmodel.model import BLT
 from tests.bltmodel.documents import tiny_config
 
@@ -37,6 +38,21 @@ def test_json_of_a_trained_model(tmp_path):
     assert result.stdout.count("\n") == 1
 
 
+def test_the_entropy_model_is_counted_apart(tmp_path):
+    model = EntropyModel.from_preset("tiny")
+    model.save(tmp_path / "entropy-model")
+    options = ("--preset", "tiny", "--entropy-model", tmp_path / "entropy-model", "--context-bytes", "1000")
+    expected = {"parameters": model.num_parameters, "flops_per_byte": entropy_model_flops_per_byte(model.config, 1000)}
+    report, without = (
+        json.loads(run(*options, "--json").stdout),
+        json.loads(run("--preset", "tiny", "--context-bytes", 1000, "--json").stdout),
+    )
+    assert report.pop("entropy_model") == expected
+    assert report == without
+    line = next(line for line in run(*options).stdout.splitlines() if "entropy model, apart" in line)
+    assert line.split()[-2:] == [f"{model.num_parameters:,}", f"{expected['flops_per_byte']:,.0f}"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -45,6 +61,10 @@ def test_json_of_a_trained_model(tmp_path):
         (["--preset", "tinny"], "There is no BLT preset 'tinny'; the nearest is 'tiny'."),
         (["--preset", "tiny", "--patch-length", "0.5"], "The mean patch length is 0.5; it must be at least 1 byte."),
         (["--preset", "tiny", "--context-bytes", "0"], "The context is 0; it must be at least 1 byte."),
+        (
+            ["--preset", "tiny", "--entropy-model", "nowhere"],
+            "nowhere holds no model (config.json is missing); give the folder that training wrote.",
+        ),
         (["--model", "nowhere"], "nowhere holds no model (config.json is missing); give the folder that training wrote."),
     ],
 )
