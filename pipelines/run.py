@@ -16,10 +16,12 @@ from bltdata.entropy import EntropyModel
 from bltdata.entropy.pretraining import pretrain
 from bltdata.patching import PatchRule
 from bltdata.shards import Manifest, open_shards
-from bltdata.stats import collect_statistics, render
-from bltdata.stats import to_mapping as statistics_mapping
+from bltdata.stats import DatasetStatistics, Verdict, render, to_page
+from bltdata.stats.assess import assess, count, count_jobs
 from bltdata.stats.plots import write_plots
-from bltmodel.evaluation import evaluate
+from bltdata.stats.rendering import diagnosis_lines
+from bltdata.verification.overlap import find_overlap
+from bltmodel.evaluation import EvaluationConfig, evaluate
 from bltmodel.model import BLT
 from bltmodel.sampling_config import SamplingConfig
 from bltmodel.training import open_training_data, train_blt
@@ -27,6 +29,9 @@ from pipelines.recipe import Recipe
 from pipelines.stages import StageRunner
 
 SPLITS = ("train", "validation")
+
+STATISTICS = ["report", "diagnostics", "page"]
+"""What the statistics stage makes; a run that was begun when it made less makes them anew."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Pipeline:
 
         Returns:
             What the run came to, as JSON can hold it: `bits_per_byte` of the BLT on the validation documents,
-            `mean_patch_length` of the shards, `entropy_model_bits_per_byte` on the validation documents, `seconds` that this
-            call took, and where everything is.
+            `mean_patch_length` of the shards, `entropy_model_bits_per_byte` on the validation documents, `diagnostic_errors` that
+            the statistics found, `seconds` that this call took, and where everything is.
         """
         started = time.monotonic()
         stages = StageRunner(self.folder, say)
@@ -80,7 +85,7 @@ class Pipeline:
             ("shards/validation",),
             lambda: self._build(corpora["validation"], "validation"),
         )
-        stages.run("statistics", [], ("train-shards", "validation-shards"), ("statistics",), self._statistics)
+        stages.run("statistics", STATISTICS, ("train-shards", "validation-shards"), ("statistics",), self._statistics)
         stages.run(
             "blt",
             [to_mapping(recipe.blt), to_mapping(recipe.blt_training)],
@@ -125,16 +130,23 @@ class Pipeline:
         return {"fingerprint": manifest.fingerprint, "mean_patch_length": manifest.totals.mean_patch_length, **to_mapping(manifest.totals)}
 
     def _statistics(self) -> dict[str, Any]:
+        datasets = {split: open_shards(self.folder / "shards" / split) for split in SPLITS}
         reports = {}
-        for split in SPLITS:
-            dataset = open_shards(self.folder / "shards" / split)
-            statistics = collect_statistics(dataset)
-            reports[split] = statistics_mapping(statistics)
-            threshold = dataset.manifest.patch_rule.get("threshold")
-            write_plots(statistics.overall(), self.folder / "statistics" / split, threshold_nats=threshold)
-            write_json(self.folder / "statistics" / split / "statistics.json", reports[split])
-            say(f"Statistics of the {split} shards:\n{render(reports[split])}")
+        for split, dataset in datasets.items():
+            others = [find_overlap(dataset, other) for other in datasets.values() if other is not dataset]
+            report, statistics = assess([dataset], map(count, count_jobs([dataset], workers=1)), overlaps={0: others})
+            self._write_statistics(split, report, statistics, dataset.manifest.patch_rule.get("threshold"))
+            lines = "\n".join(diagnosis_lines(report["diagnostics"]))
+            say(f"Statistics of the {split} shards:\n{render(report)}\n{lines}")
+            reports[split] = report
         return reports
+
+    def _write_statistics(self, split: str, report: dict[str, Any], statistics: DatasetStatistics, threshold_nats: float | None) -> None:
+        folder = self.folder / "statistics" / split
+        write_plots(statistics.overall(), folder, threshold_nats=threshold_nats)
+        page = to_page(report, statistics, title=f"Statistics of the {split} shards", threshold_nats=threshold_nats)
+        write_bytes(folder / "report.html", page.encode())
+        write_json(folder / "statistics.json", report)
 
     def _train_blt(self) -> dict[str, Any]:
         config = self.recipe.blt_training
@@ -145,9 +157,8 @@ class Pipeline:
     def _evaluate(self) -> dict[str, Any]:
         shards = self.folder / "shards" / "validation"
         with progress(None, "Evaluating", "bytes") as advance:
-            report = evaluate(
-                self.folder / "blt", shards, max_bytes=self.recipe.evaluation.max_bytes, device=self.device, advance=advance
-            ).report()
+            config = EvaluationConfig(max_bytes=self.recipe.evaluation.max_bytes)
+            report = evaluate(self.folder / "blt", shards, config, device=self.device, advance=advance).report()
         write_json(self.folder / "evaluation.json", report)
         overall = report["overall"]
         others = ", ".join(f"{name} {value:.3f}" for name, value in overall["compressors_bits_per_byte"].items())
@@ -175,6 +186,14 @@ class Pipeline:
 
     def _summary(self, results: dict[str, Any], seconds: float) -> dict[str, Any]:
         statistics = results["statistics"]
+        errors = [
+            f"{split}: {found['name']}"
+            for split in SPLITS
+            for found in statistics[split]["diagnostics"]
+            if found["verdict"] == Verdict.ERROR
+        ]
+        if errors:
+            say(f"The shards have errors ({'; '.join(errors)}): see {self.folder / 'statistics'}.")
         say(f"Everything is in {self.folder}: entropy-model, shards, statistics, blt, evaluation.json, sample.txt.")
         return {
             "bits_per_byte": results["evaluation"]["overall"]["bits_per_byte"],
@@ -182,6 +201,7 @@ class Pipeline:
             "validation_mean_patch_length": statistics["validation"]["overall"]["patch_length"]["mean"],
             "entropy_model_bits_per_byte": statistics["validation"]["overall"]["entropy_model_bits_per_byte"],
             "compressors_bits_per_byte": results["evaluation"]["overall"]["compressors_bits_per_byte"],
+            "diagnostic_errors": errors,
             "seconds": seconds,
             "folder": str(self.folder),
         }

@@ -1,82 +1,79 @@
 """`bltmodel evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
+from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from bltmodel.evaluation.config import EvaluationConfig
 
 
-@command(example="bltmodel evaluate --model runs/blt --shards runs/shards/validation")
+@command(
+    example="""
+    bltmodel evaluate --model runs/blt --shards runs/shards/validation
+    bltmodel evaluate --model runs/blt --shards runs/shards/validation --stride 128 --markdown evaluation.md
+    bltmodel evaluate --model runs/blt --shards runs/shards/validation --entropy-model runs/entropy-model --noise drop,repeat=0.2,swap
+    """
+)
 @click.option("--model", type=ANY_PATH, required=True, metavar="FOLDER", help="A trained BLT.")
 @click.option("--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="Documents that it hasn't been trained on.")
-@click.option("--max-bytes", type=click.IntRange(min=1), help="Take the first documents that fit into this.  [default: all]")
-@click.option("--row-tokens", type=click.IntRange(min=2), help="Tokens a row, the context of a prediction.  [default: as in training]")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Type of matrix products; auto is bfloat16 where the hardware multiplies it.",
-)
+@click.option("--entropy-model", type=ANY_PATH, metavar="FOLDER", help="The entropy model of the shards, which --noise needs.")
+@options_from(EvaluationConfig)
+@click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write all tables there, as Markdown.")
 @device_option
+@config_option
 @json_option
+@click.pass_context
 def evaluate(
-    model: Path, shards: AnyPath, max_bytes: int | None, row_tokens: int | None, precision: Any, device: str, as_json: bool
+    ctx: click.Context,
+    model: Path,
+    shards: AnyPath,
+    entropy_model: Path | None,
+    markdown: Path | None,
+    device: str,
+    config_file: Path | None,
+    as_json: bool,
+    **_: Any,
 ) -> None:
     """Measure bits per byte by source, beside general-purpose compressors.
 
-    Bits per byte are those of every byte and of every document's end, divided by the raw bytes. The compressors get the documents of
-    a source end to end, and with all of them at once see more context than the model, whose rows are --row-tokens long.
+    Bits per byte are those of every byte and of every document's end, divided by the raw bytes, with an interval over the documents. The
+    compressors get the documents of a source end to end, and with all of them at once see more context than the model, which reads
+    each document by itself, --context-tokens at a time. Then accuracy, calibration, and how much of a document's second half the model
+    reproduces from the first; with --noise, the same documents with errors in their characters.
     """
+    sections = read_sections(config_file, ["evaluation"])
+    config = settings(ctx, EvaluationConfig, sections["evaluation"], where=section_name(config_file, "evaluation"))
+    if markdown is not None and markdown.is_dir():
+        raise ConfigError(f"{markdown} is a folder; give a file to write the tables to.")
+    if config.noise and entropy_model is None:
+        raise ConfigError("Noised documents need patches of their own; give --entropy-model, the one that made the shards.")
+
     from bltdata.shards import open_shards
-    from bltmodel.evaluation import evaluate as run
+    from bltmodel.evaluation.evaluator import evaluate as run
 
     num_bytes = open_shards(shards).manifest.totals.num_bytes
-    with progress(min(num_bytes, max_bytes or num_bytes), "Evaluating", "bytes") as advance:
-        report = run(
-            model, shards, max_bytes=max_bytes, row_tokens=row_tokens, precision=precision, device=device, advance=advance
-        ).report()
+    total = min(num_bytes, config.max_bytes or num_bytes) * (1 + len(config.noise))
+    with progress(total, "Evaluating", "bytes") as advance:
+        report = run(model, shards, config, entropy_model=entropy_model, device=device, advance=advance).report()
+    report = {"model": str(model), **report}
+    if markdown is not None:
+        from bltdata.atomic import write_bytes
+        from bltmodel.evaluation.sections import to_markdown
+
+        write_bytes(markdown, to_markdown(report, f"Evaluation of {model} on {shards}").encode())
     if as_json:
         print_json(report)
-    else:
-        print_tables(_table(report))
+        return
+    from bltdata.stats.rendering import section_table
+    from bltmodel.evaluation.sections import notes
+    from bltmodel.evaluation.sections import sections as sections_of
 
-
-def _table(report: dict[str, Any]) -> "Table":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        box=box.SIMPLE_HEAD, caption=f"bits per raw byte; contexts of {report['context_tokens']:,} tokens", caption_justify="left"
-    )
-    compressors = list(report["overall"]["compressors_bits_per_byte"])
-    table.add_column("source", overflow="fold")
-    for column in ("documents", "bytes", "BLT", *compressors, "accuracy", "perplexity", "confidence"):
-        table.add_column(column, justify="right")
-    for name, figures in [*report["sources"].items(), ("all", report["overall"])]:
-        others = [_figure(figures["compressors_bits_per_byte"][compressor]) for compressor in compressors]
-        table.add_row(
-            # As a Text, because a name may hold what rich takes for markup.
-            Text(name),
-            f"{figures['documents']:,}",
-            f"{figures['bytes']:,}",
-            _figure(figures["bits_per_byte"]),
-            *others,
-            _figure(figures["accuracy"]),
-            _figure(figures["perplexity"]),
-            _figure(figures["confidence_mean"]),
-        )
-    return table
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    print_tables(*map(section_table, sections_of(report)))
+    click.echo("\n".join(notes(report)))

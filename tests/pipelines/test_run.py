@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from bltdata import open_shards
 from bltdata.errors import BuildError
+from bltdata.stats.assess import assess
 from pipelines.cli import main
 
 RECIPE = """
@@ -65,7 +66,14 @@ def run(recipe, *options):
     return result
 
 
-def test_raw_bytes_to_a_trained_blt_once(recipe):
+def test_raw_bytes_to_a_trained_blt_once(recipe, monkeypatch):
+    def assess_and_plant(*arguments, **options):
+        report, statistics = assess(*arguments, **options)
+        planted = {"name": "planted", "verdict": "error", "evidence": "It was planted.", "advice": "", "numbers": {}}
+        report["diagnostics"].append(report["diagnostics"][0] | planted)
+        return report, statistics
+
+    monkeypatch.setattr("pipelines.run.assess", assess_and_plant)
     first = run(recipe)
     summary = json.loads(first.stdout.splitlines()[-1])
     assert {"bits_per_byte", "mean_patch_length", "entropy_model_bits_per_byte", "seconds"} <= summary.keys()
@@ -82,6 +90,19 @@ def test_raw_bytes_to_a_trained_blt_once(recipe):
         "boundaries_per_document.png",
         "patch_length.png",
     }
+    # What the diagnostics find, in documents too few and too alike for a model of four steps or planted, is told on.
+    report = json.loads((out / "statistics" / "train" / "statistics.json").read_text())
+    verdicts = {each["name"]: each["verdict"] for each in report["diagnostics"]}
+    assert (verdicts["entropy range"], verdicts["splits are apart"]) == ("ok", "ok")
+    assert [name for name in summary["diagnostic_errors"] if name.startswith("train: ")] == [
+        f"train: {name}" for name, verdict in verdicts.items() if verdict == "error"
+    ]
+    assert {"train: planted", "validation: planted"} <= set(summary["diagnostic_errors"])
+    assert "The shards have errors (" in first.stderr
+    for split in ("train", "validation"):
+        page = (out / "statistics" / split / "report.html").read_text()
+        assert f"<h1>Statistics of the {split} shards</h1>" in page
+        assert "Diagnostics" in page
 
     second = run(recipe)
     assert second.stderr.count("nothing has changed, skipped") == 7

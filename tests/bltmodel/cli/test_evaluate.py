@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from bltdata.patching import PatchRule
 from bltdata.shards.schema import COLUMNS
 from bltmodel.cli import main
-from bltmodel.evaluation import evaluate
+from bltmodel.evaluation import EvaluationConfig, evaluate, to_markdown
+from bltmodel.evaluation.sections import notes, sections
 from tests.bltmodel.datasets import entropy_model, texts, write_dataset
 
 
@@ -25,13 +26,13 @@ def test_every_number_is_whole_however_narrow_the_screen(trained, columns):
     result = run("--model", trained.blt, "--shards", shards, COLUMNS=columns)
     assert (result.exit_code, result.stderr) == (0, "")
     report = evaluate(trained.blt, shards, device="cpu").report()
-    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.strip()}
-    assert lines["source"] == [*["documents", "bytes", "BLT", "gzip", "bzip2", "xz", "zstd", "accuracy", "perplexity", "confidence"]]
-    for name, figures in {**report["sources"], "all": report["overall"]}.items():
-        compressors = figures["compressors_bits_per_byte"].values()
-        numbers = [figures["bits_per_byte"], *compressors, *(figures[each] for each in ("accuracy", "perplexity", "confidence_mean"))]
-        assert lines[name] == [f"{figures['documents']:,}", f"{figures['bytes']:,}", *(f"{number:.3f}" for number in numbers)]
-    assert "contexts of 32 tokens" in result.stdout
+    lines = result.stdout.splitlines()
+    for section in sections(report):
+        assert any(section.title in line for line in lines)
+        for row in section.rows:
+            assert any(line.split() == " ".join(row).split() for line in lines), row
+    assert result.stdout.endswith("\n".join(notes(report)) + "\n")
+    assert "Contexts of 32 tokens" in result.stdout
 
 
 def test_names_of_sources_are_shown_as_they_are(tmp_path, trained):
@@ -45,9 +46,40 @@ def test_names_of_sources_are_shown_as_they_are(tmp_path, trained):
 
 def test_json(trained):
     shards = trained.shards / "validation"
-    result = run("--model", trained.blt, "--shards", shards, "--max-bytes", "200", "--row-tokens", "50", "--json")
-    assert json.loads(result.stdout) == evaluate(trained.blt, shards, max_bytes=200, row_tokens=50, device="cpu").report()
+    settings = {
+        "max_bytes": 200,
+        "context_tokens": 50,
+        "stride": 20,
+        "level": 0.5,
+        "resamples": 200,
+        "seed": 4,
+        "noise": ("swap=0.5", "drop"),
+    }
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    options[-1] = ",".join(options[-1])
+    entropy_model = ["--entropy-model", trained.entropy_model]
+    result = run("--model", trained.blt, "--shards", shards, *entropy_model, *map(str, options), "--noise-rate", "0.2", "--json")
+    config = EvaluationConfig(**settings, noise_rate=0.2)
+    report = evaluate(trained.blt, shards, config, entropy_model=trained.entropy_model, device="cpu").report()
+    assert json.loads(result.stdout) == {"model": str(trained.blt), **report}
     assert result.stdout.count("\n") == 1
+
+
+def test_settings_from_a_file(trained, tmp_path):
+    (tmp_path / "evaluation.toml").write_text('[evaluation]\nstride = 5\nmax_bytes = 100\nnoise = ["drop"]\n')
+    folders = ["--model", trained.blt, "--shards", trained.shards / "validation", "--entropy-model", trained.entropy_model]
+    report = json.loads(run(*folders, "--config", tmp_path / "evaluation.toml", "--stride", "7", "--json").stdout)
+    assert (report["stride"], list(report["noise"])) == (7, ["drop"])
+    assert report["overall"]["bytes"] <= 100
+
+
+def test_markdown(trained, tmp_path):
+    shards = trained.shards / "validation"
+    result = run("--model", trained.blt, "--shards", shards, "--markdown", tmp_path / "report.md", "--json")
+    report = json.loads(result.stdout)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text == to_markdown(report, f"Evaluation of {trained.blt} on {shards}")
+    assert f"| {report['overall']['bits_per_byte']:.3f} |" in text
 
 
 def test_precision(trained):
@@ -100,6 +132,18 @@ def test_a_mistake_ends_in_one_sentence(tmp_path, trained):
         assert result.stdout == ""
 
 
-def test_options_that_are_missing_or_out_of_range(trained):
+def test_settings_that_make_no_sense(tmp_path, trained):
+    folders = ["--model", trained.blt, "--shards", trained.shards / "validation"]
+    for options, message in [
+        (["--context-tokens", "1"], "The context is 1 tokens; it must be at least 2"),
+        (["--stride", "33"], "The stride is 33 tokens; it must be at most 32, the context"),
+        (["--noise", "drop"], "Noised documents need patches of their own; give --entropy-model, the one that made the shards"),
+        (["--noise", "dorp", "--entropy-model", trained.entropy_model], "There is no noise 'dorp'; the nearest is 'drop'"),
+        (["--markdown", tmp_path], "is a folder; give a file to write the tables to"),
+    ]:
+        result = run(*folders, *options)
+        assert (result.exit_code, result.stdout) == (1, ""), message
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
     assert run("--model", trained.blt).exit_code == 2
-    assert run("--model", trained.blt, "--shards", trained.shards / "validation", "--row-tokens", "1").exit_code == 2
+    assert run(*folders, "--precision", "float64").exit_code == 2
