@@ -8,9 +8,10 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from bltdata.nn import RMSNorm
+from bltdata.nn.recompute import Recomputable
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Recomputable):
     """`2 * x + attention(norm(x), norm(y))`: the residual counts twice, as in the released weights.
 
     There are no positions and no biases; one norm feeds keys and values.
@@ -44,8 +45,16 @@ class CrossAttention(nn.Module):
         Returns:
             A tensor like `x`.
         """
+        return self.ask(x, *self.keys_values(y), attend)
+
+    def keys_values(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What `y` shows to whoever looks at it: keys and values `[..., H, K]`, which can be kept while it is the same."""
         normed = self.key_norm(y)
-        q, k, v = self._heads(self.q_proj(self.query_norm(x))), self._heads(self.k_proj(normed)), self._heads(self.v_proj(normed))
+        return self._heads(self.k_proj(normed)), self._heads(self.v_proj(normed))
+
+    def ask(self, x: Tensor, k: Tensor, v: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """Let `x` look at the keys and values of `keys_values`; else as `forward`."""
+        q = self._heads(self.q_proj(self.query_norm(x)))
         return 2 * x + self.o_proj(attend(q, k, v).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:

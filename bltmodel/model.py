@@ -7,7 +7,7 @@ Nothing crosses from one document of a row to another.
 Letters: B rows, T tokens, P patches, D local dimension.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from bltmodel.config import BLTConfig, config_from_preset
 from bltmodel.decoder import LocalDecoder
 from bltmodel.embeddings import ByteEmbedding
 from bltmodel.encoder import LocalEncoder
-from bltmodel.generation import generate
+from bltmodel.generation import GenerationSettings, generate, in_characters, new_bytes
 from bltmodel.latent import LatentTransformer
 from bltmodel.masks import PackedBatch, patch_layout
 from bltmodel.sampling_config import SamplingConfig
@@ -140,29 +140,50 @@ class BLT(nn.Module):
         self,
         prompts: Sequence[bytes],
         *,
-        entropy_model: EntropyModel,
+        entropy_model: EntropyModel | None = None,
         rule: PatchRule,
         max_new_bytes: int,
         sampling: SamplingConfig | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        stop: Sequence[bytes] = (),
         entropy_precision: EntropyPrecision = "grid",
         reset_at_newline: bool = False,
+        precision: torch.dtype = torch.float32,
+        use_cache: bool = True,
     ) -> list[bytes]:
-        """Continue each prompt; see `bltmodel.generation.generate`."""
-        return [
-            generate(
-                self.eval(),
-                prompt,
-                entropy_model=entropy_model,
-                rule=rule,
-                max_new_bytes=max_new_bytes,
-                sampling=sampling,
-                seed=seed,
-                entropy_precision=entropy_precision,
-                reset_at_newline=reset_at_newline,
-            )
-            for prompt in prompts
-        ]
+        """Continue prompts of any lengths, side by side; see `bltmodel.generation.GenerationSettings`.
+
+        Returns:
+            The new bytes of each, as if it were alone.
+
+        Raises:
+            ConfigError: a setting is out of range or missing.
+            PatchingError: the rule needs the whole document before it can cut it.
+        """
+        settings = GenerationSettings(
+            entropy_model=entropy_model,
+            rule=rule,
+            max_new_bytes=max_new_bytes,
+            sampling=sampling or SamplingConfig(),
+            seed=seed,
+            stop=stop,
+            entropy_precision=entropy_precision,
+            reset_at_newline=reset_at_newline,
+            precision=precision,
+            use_cache=use_cache,
+        )
+        return generate(self.eval(), prompts, settings)
+
+    def stream(self, prompt: bytes, settings: GenerationSettings) -> Iterator[bytes]:
+        """Continue one prompt, piece by piece, as soon as a piece is certain.
+
+        A piece ends with a whole UTF-8 character, and begins no stop string; what is no UTF-8 comes as it is.
+        `bltmodel.generation.as_text` makes text of the pieces.
+
+        Raises:
+            ConfigError: a beam search is asked for, in which nothing is certain before its end.
+        """
+        return in_characters(bytes([new.byte]) for new in new_bytes(self.eval(), [prompt], settings))
 
     def _initialise(self, generator: torch.Generator) -> None:
         initialise_linear(self, generator)

@@ -1,9 +1,14 @@
 """The settings of sampling; without torch, so that the command's help is instant."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from bltdata.errors import ConfigError
+
+OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "adaptive_temperature", "adaptive_low", "adaptive_high")
+"""Fields that say something about chances, which a beam search doesn't take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +24,62 @@ class SamplingConfig:
     top_p: float = 1.0
     """Choose among the most probable ids that together reach this probability."""
 
+    min_p: float = 0.0
+    """Choose among the ids that are at least this share as probable as the most probable one."""
+
+    repetition_penalty: float = 1.0
+    """Make bytes that have come lately less probable: a positive logit is divided by this, a negative one multiplied; 1 changes nothing."""
+
+    repetition_window: int = 64
+    """How many of the last bytes, of the prompt too, have come lately."""
+
+    adaptive_temperature: Literal["off", "entropy-model", "blt"] = "off"
+    """Whose entropy at a position scales the temperature there, from adaptive_low where it is 0 to adaptive_high where it is ln 260."""
+
+    adaptive_low: float = 0.5
+    """Of the adaptive temperature: its factor where nothing is uncertain."""
+
+    adaptive_high: float = 1.5
+    """Of the adaptive temperature: its factor where every id is as probable as the next."""
+
+    num_beams: int = 1
+    """Above 1, search for a probable continuation with so many beams instead of drawing bytes."""
+
+    length_penalty: float = 1.0
+    """Of the beam search: a continuation's log-probability is divided by its length to this power."""
+
     stop_at_eos: bool = True
     """Whether the end of the document may be chosen, which ends the continuation."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
             raise ConfigError(f"The temperature is {self.temperature}; it must be a finite number, 0 or more.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k is {self.top_k}; it must be at least 1.")
+        for name in ("top_k", "repetition_window", "num_beams"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1.")
+        if not 0 <= self.min_p <= 1:
+            raise ConfigError(f"min_p is {self.min_p}; it must be from 0 to 1.")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ConfigError(f"repetition_penalty is {self.repetition_penalty}; it must be a finite number above 0.")
+        if not 0 <= self.length_penalty < math.inf:
+            raise ConfigError(f"length_penalty is {self.length_penalty}; it must be a finite number, 0 or more.")
+        if not 0 <= self.adaptive_low <= self.adaptive_high < math.inf:
+            raise ConfigError(
+                f"adaptive_low is {self.adaptive_low} and adaptive_high {self.adaptive_high}; they must be finite numbers, 0 or more, "
+                "in this order."
+            )
+        self._check_that_all_is_read()
+
+    def _check_that_all_is_read(self) -> None:
+        changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        if self.num_beams > 1:
+            for name in (name for name in changed if name in OF_SAMPLING):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a beam search draws nothing; leave it out, or num_beams.")
+        elif "length_penalty" in changed:
+            raise ConfigError(f"length_penalty is {self.length_penalty}, but there is no beam search; leave it out, or set num_beams.")
+        if self.adaptive_temperature == "off":
+            for name in (name for name in changed if name in ("adaptive_low", "adaptive_high")):
+                raise ConfigError(f"{name} is {getattr(self, name)}, but adaptive_temperature is off; leave it out, or turn that on.")

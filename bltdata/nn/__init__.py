@@ -4,12 +4,13 @@ from bltdata.nn.attention import AttentionMask, attend, banded_mask, dense_mask
 from bltdata.nn.initialisation import initialise_linear, truncated_normal_
 from bltdata.nn.machine import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.norm import RMSNorm
-from bltdata.nn.rope import rotary_table, rotate
-from bltdata.nn.transformer import KeysValues, TransformerBlock
+from bltdata.nn.rope import rotary_table, rotate, rotations
+from bltdata.nn.transformer import KeysValues, Look, TransformerBlock
 
 __all__ = [
     "AttentionMask",
     "KeysValues",
+    "Look",
     "RMSNorm",
     "TransformerBlock",
     "attend",
@@ -23,5 +24,6 @@ __all__ = [
     "resolve_precision",
     "rotary_table",
     "rotate",
+    "rotations",
     "truncated_normal_",
 ]

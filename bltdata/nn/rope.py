@@ -12,19 +12,38 @@ from torch import Tensor
 
 @functools.lru_cache(maxsize=16)
 def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.device | None = None) -> Tensor:
-    """Rotations of positions `0 ... num_positions - 1`, as complex numbers of length 1.
+    """Rotations of positions `0 ... num_positions - 1`, as `rotations` gives them.
 
-    Pair `i` of position `t` turns by `t * theta ** (-2 i / head_dim)`. Frequencies are float32, as in the released models'
-    code; their multiples are float64, because at position 4000 a float32 is off by 1e-4, which a score would show. The last
-    few tables are kept: whoever gets one must not change it.
+    The last few tables are kept: whoever gets one must not change it.
 
     Returns:
         complex64 `[num_positions, head_dim / 2]`.
     """
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-    frequencies = 1 / theta ** (pairs / head_dim)
-    angles = torch.outer(torch.arange(num_positions, dtype=torch.float64, device=device), frequencies.double())
+    return rotations(torch.arange(num_positions, device=device), head_dim, theta)
+
+
+def rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """Rotations of any positions, as complex numbers of length 1.
+
+    Pair `i` of position `t` turns by `t * theta ** (-2 i / head_dim)`. Frequencies are float32, as in the released models'
+    code; their multiples are float64, because at position 4000 a float32 is off by 1e-4, which a score would show.
+
+    Args:
+        positions: integers `[...]`.
+        head_dim: size of a head.
+        theta: base of the frequencies.
+
+    Returns:
+        complex64 `[..., head_dim / 2]`.
+    """
+    angles = positions.double()[..., None] * _frequencies(head_dim, theta, positions.device)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+@functools.lru_cache(maxsize=16)
+def _frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    return (1 / theta ** (pairs / head_dim)).double()
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

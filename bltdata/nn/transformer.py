@@ -4,6 +4,7 @@ Source: arXiv:2412.09871, section 3 (which follows Llama 3); SwiGLU arXiv:2002.0
 Letters: B rows, T tokens, S keys, D model dimension, H heads, K head dimension.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,11 @@ from torch.nn import functional
 
 from bltdata.nn.attention import AttentionMask, attend
 from bltdata.nn.norm import RMSNorm
+from bltdata.nn.recompute import Recomputable
 from bltdata.nn.rope import rotate
+
+Look = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention that is the caller's: from the queries, keys and values of some tokens, `[B, H, T, K]`, to what the queries get, alike."""
 
 
 class KeysValues(NamedTuple):
@@ -44,13 +49,23 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rope: Tensor, mask: AttentionMask, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
         """Attention of `x_BTD` over the past and itself, and the keys and values of both."""
-        q, k, v = (self._heads(proj(x_BTD)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = self._projected(x_BTD)
         if past is not None:
             k, v = torch.cat((past.keys, k), dim=2), torch.cat((past.values, v), dim=2)
         num_past = k.shape[2] - q.shape[2]
         queries = rotate(q, rope[num_past:])
         out = attend(queries, rotate(k, rope), v, mask)
-        return self.o_proj(out.transpose(1, 2).flatten(2)), KeysValues(k, v)
+        return self._merged(out), KeysValues(k, v)
+
+    def attending(self, x_BTD: Tensor, look: Look) -> Tensor:
+        """Attention of `x_BTD` over whatever `look` remembers; see `TransformerBlock.attending`."""
+        return self._merged(look(*self._projected(x_BTD)))
+
+    def _projected(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._heads(self.q_proj(x_BTD)), self._heads(self.k_proj(x_BTD)), self._heads(self.v_proj(x_BTD))
+
+    def _merged(self, out_BHTK: Tensor) -> Tensor:
+        return self.o_proj(out_BHTK.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -70,7 +85,7 @@ class FeedForward(nn.Module):
         return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Recomputable):
     """`x + attention(norm(x))`, then `x + feed_forward(norm(x))`.
 
     Args:
@@ -102,3 +117,16 @@ class TransformerBlock(nn.Module):
         attended, keys_values = self.attention(self.attention_norm(x_BTD), rope, mask, past)
         x_BTD = x_BTD + attended
         return x_BTD + self.ffn(self.ffn_norm(x_BTD)), keys_values
+
+    def attending(self, x_BTD: Tensor, look: Look) -> Tensor:
+        """One layer whose attention is the caller's, for those that keep keys and values in a way of their own.
+
+        Args:
+            x_BTD: hidden states `[B, T, D]`.
+            look: gets queries and keys that are not rotated.
+
+        Returns:
+            Hidden states `[B, T, D]`.
+        """
+        x_BTD = x_BTD + self.attention.attending(self.attention_norm(x_BTD), look)
+        return x_BTD + self.ffn(self.ffn_norm(x_BTD))

@@ -221,20 +221,35 @@ def coloured_text(patches: "Patches", width: int | None = None, num_shown: int |
         for number, segment in enumerate(segments(patches, num_shown)):
             begin = 0
             for piece in segment.pieces or [_END]:
-                colour = _UNKNOWN_COLOURS[number % 2]
-                if segment.entropy_nats is not None:
-                    colour = TERMINAL_COLOURS[level(max(segment.entropy_nats[begin : begin + piece.num_bytes]))]
-                yield _style(colour, is_first=begin == 0), piece.text
+                entropy_nats = None if segment.entropy_nats is None else max(segment.entropy_nats[begin : begin + piece.num_bytes])
+                yield _style(_colour(entropy_nats, number), is_first=begin == 0), piece.text
                 begin += piece.num_bytes
         yield from _rest(num_shown)
 
     return _wrapped(pieces(), width)
 
 
+def coloured_piece(text: str, entropy_nats: float | None, patch: int, *, is_first: bool) -> str:
+    """One character in the colours of `coloured_text`, for a document that is shown while it grows.
+
+    Args:
+        text: that of a `Piece`.
+        entropy_nats: the highest among its bytes'; None where nobody knows it.
+        patch: which patch of the document it belongs to.
+        is_first: whether the patch begins with it.
+    """
+    shown, newline, _ = text.partition("\n")
+    return f"{_style(_colour(entropy_nats, patch), is_first=is_first)}{shown}{_RESET}{newline}"
+
+
 def coloured_legend(width: int | None = None) -> str:
     """Which colour stands for which entropy, in the colours of a terminal."""
     swatches = [(_style(colour), f" {name} ") for name, colour in zip(level_names(), TERMINAL_COLOURS, strict=True)]
     return _wrapped([("", "nats"), ("", " "), *swatches], width)
+
+
+def _colour(entropy_nats: float | None, patch: int) -> int:
+    return _UNKNOWN_COLOURS[patch % 2] if entropy_nats is None else TERMINAL_COLOURS[level(entropy_nats)]
 
 
 def _style(colour: int, *, is_first: bool = False) -> str:

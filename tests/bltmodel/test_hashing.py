@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltmodel.hashing import PRIMES, ngram_rows
+from bltmodel.hashing import PRIMES, SMALLEST_DIVISOR, _remainders, _rows_of_tensor, last_ngram_rows, ngram_rows
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "hashes.json").read_text(encoding="utf-8"))["cases"]
 
@@ -71,3 +72,44 @@ def test_a_document_reads_the_same_wherever_it_stands():
     row = torch.cat((torch.randint(4, 260, (1, 9)), document), dim=1)
     visible_from = torch.cat((torch.zeros(1, 9, dtype=torch.int64), torch.full((1, 12), 9)), dim=1)
     assert torch.equal(ngram_rows(row, visible_from, (3, 8), 2, 1009)[:, 9:], alone)
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    num_rows=st.one_of(st.integers(1, 5000), st.integers(1, 2**40)),
+    sizes=st.sets(st.integers(1, 10), min_size=1).map(lambda sizes: tuple(sorted(sizes))),
+    num_functions=st.integers(1, 3),
+    num_tokens=st.integers(1, 40),
+)
+def test_loops_and_tensor_operations_give_the_same_rows(seed, num_rows, sizes, num_functions, num_tokens):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 260, (3, num_tokens), generator=generator)
+    begins = torch.rand(3, num_tokens, generator=generator) < 0.2
+    visible_from = torch.where(begins, torch.arange(num_tokens), 0).cummax(1).values
+    expected = _rows_of_tensor(ids, visible_from, sizes, num_functions, num_rows)
+    assert torch.equal(ngram_rows(ids, visible_from, sizes, num_functions, num_rows), expected)
+
+
+@given(hashes=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1), divisor=st.integers(SMALLEST_DIVISOR - 2, 2**31))
+def test_remainders_of_any_hash(hashes, divisor):
+    # Multiples and their neighbours, where a quotient that is off shows first, and the largest hashes.
+    hashes += [value // divisor * divisor + near for value in hashes for near in (0, 1) if value > divisor - 2**63]
+    hashes += [2**63 - 1, -(2**63)]
+    rows = np.empty(len(hashes), dtype=np.int64)
+    _remainders(np.array(hashes, dtype=np.int64), divisor, 7, rows)
+    assert rows.tolist() == [value % divisor + 7 for value in hashes]
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sets(st.integers(1, 9), min_size=1).map(lambda sizes: tuple(sorted(sizes))),
+    st.integers(1, len(PRIMES)),
+    st.integers(1, 600_000),
+    st.integers(0, 8),
+)
+def test_the_last_token_reads_what_it_would_in_its_row(seed, sizes, num_functions, num_rows, before):
+    tokens = torch.randint(260, (2, 9 + before), generator=torch.Generator().manual_seed(seed))
+    # So many of the first are from before the document, where id 0 stands.
+    tokens[:, :before] = 0
+    expected = ngram_rows(tokens, torch.full_like(tokens, before), sizes, num_functions, num_rows)[:, -1]
+    assert torch.equal(last_ngram_rows(tokens, sizes, num_functions, num_rows), expected)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bltdata.errors import ConfigError
 from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID, VOCAB_SIZE
-from bltmodel.sampling import sample
+from bltmodel.sampling import allowed, sample, temperature_factor
 from bltmodel.sampling_config import SamplingConfig
 
 LOGITS = torch.full((VOCAB_SIZE,), -torch.inf)
@@ -63,6 +63,52 @@ def test_top_p_takes_the_fewest_that_reach_it(top_p, kept):
     close(shares(top_p=top_p), {each: weights[each] / sum(weights[other] for other in kept) for each in kept})
 
 
+@pytest.mark.parametrize(("min_p", "kept"), [(0.0, [EOS_ID, 10, 20, 30, 40]), (0.45, [10, 20, 30]), (0.6, [10, 20]), (1.0, [10])])
+def test_min_p_is_a_share_of_the_most_probable(min_p, kept):
+    weights = {EOS_ID: 0.05, 10: 0.4, 20: 0.3, 30: 0.2, 40: 0.05}
+    close(shares(min_p=min_p), {each: weights[each] / sum(weights[other] for other in kept) for each in kept})
+
+
+def test_min_p_counts_after_the_temperature():
+    # 0.3 is 0.75 of 0.4; at a temperature of 2 it is 0.87 of it.
+    assert set(shares(min_p=0.8, draws=200)) == {10}
+    assert set(shares(min_p=0.8, temperature=2.0, draws=200)) == {10, 20}
+
+
+def test_a_penalty_makes_what_came_lately_less_probable_whatever_its_sign():
+    logits = torch.arange(-130, 130, dtype=torch.float32)
+    recent = bytes([5, 200, 5])
+    penalised = allowed(logits, SamplingConfig(repetition_penalty=2.0), recent)
+    assert logits[5 + BYTE_OFFSET] == -121
+    assert penalised[5 + BYTE_OFFSET] == -242
+    assert logits[200 + BYTE_OFFSET] == 74
+    assert penalised[200 + BYTE_OFFSET] == 37
+    changed = (penalised != logits)[BYTE_OFFSET:].nonzero().flatten().tolist()
+    assert changed == [5, 200]
+    assert penalised[EOS_ID] == logits[EOS_ID]
+    # Only the last so many bytes came lately.
+    windowed = allowed(logits, SamplingConfig(repetition_penalty=2.0, repetition_window=2), bytes([7, 200, 5]))
+    assert torch.equal(windowed, penalised)
+
+
+@given(st.floats(0, 5.56), st.floats(0, 2), st.floats(0, 2))
+def test_the_temperature_follows_the_entropy_between_its_factors(entropy_nats, low, more):
+    config = SamplingConfig(adaptive_temperature="entropy-model", adaptive_low=low, adaptive_high=low + more)
+    factor = temperature_factor(LOGITS, config, entropy_nats)
+    assert factor == pytest.approx(low + more * entropy_nats / math.log(260))
+    assert low - 1e-9 <= factor <= low + more + 1e-9
+
+
+def test_the_temperature_can_follow_the_logits():
+    config = SamplingConfig(adaptive_temperature="blt", adaptive_low=0.2, adaptive_high=1.2)
+    weights = [0.05, 0.4, 0.3, 0.2, 0.05]
+    entropy = -sum(weight * math.log(weight) for weight in weights)
+    assert temperature_factor(LOGITS, config, None) == pytest.approx(0.2 + entropy / math.log(260))
+    powers = [weight ** (1 / (0.2 + entropy / math.log(260))) for weight in weights]
+    expected = dict(zip([EOS_ID, 10, 20, 30, 40], (power / sum(powers) for power in powers), strict=True))
+    close(shares(adaptive_temperature="blt", adaptive_low=0.2, adaptive_high=1.2), expected)
+
+
 def test_the_end_can_be_forbidden():
     close(shares(stop_at_eos=False), {10: 0.4 / 0.95, 20: 0.3 / 0.95, 30: 0.2 / 0.95, 40: 0.05 / 0.95})
     # The nucleus is then one of what is left.
@@ -104,6 +150,17 @@ def test_the_choice_is_fixed_by_the_seed_and_touches_nothing():
         ({"top_p": 0.0}, "top_p is 0.0; it must be above 0 and at most 1"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"top_p": math.nan}, "top_p is nan"),
+        ({"min_p": 1.5}, "min_p is 1.5; it must be from 0 to 1"),
+        ({"min_p": math.nan}, "min_p is nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be a finite number above 0"),
+        ({"repetition_window": 0}, "repetition_window is 0; it must be at least 1"),
+        ({"num_beams": 0}, "num_beams is 0; it must be at least 1"),
+        ({"num_beams": 2, "length_penalty": -1.0}, "length_penalty is -1.0; it must be a finite number, 0 or more"),
+        ({"length_penalty": 2.0}, "length_penalty is 2.0, but there is no beam search"),
+        ({"num_beams": 2, "top_k": 3}, "top_k is 3, but a beam search draws nothing"),
+        ({"num_beams": 2, "temperature": 0.5}, "temperature is 0.5, but a beam search draws nothing"),
+        ({"adaptive_temperature": "blt", "adaptive_low": 2.0}, "adaptive_low is 2.0 and adaptive_high 1.5; they must be finite numbers"),
+        ({"adaptive_high": 2.0}, "adaptive_high is 2.0, but adaptive_temperature is off"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

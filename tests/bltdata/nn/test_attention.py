@@ -218,3 +218,15 @@ def test_the_kernel_that_wins_on_a_cpu_gets_blocks_of_its_size(dtype, with_gradi
             attend(q, k, v, mask)
     called.assert_called_once()
     assert mask.visible.shape[3] == block
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_the_gradient_of_overlapping_blocks_has_the_bits_of_unfold(window, block, num_blocks, dtype):
+    generator = torch.Generator().manual_seed(window)
+    padded = torch.randn(2, 3, window + num_blocks * block, 4, generator=generator).to(dtype).requires_grad_()
+    expected = padded.unfold(2, window + block, block).permute(0, 2, 1, 4, 3)
+    blocks = attention._Overlapping.apply(padded, window + block, block)
+    assert torch.equal(blocks, expected)
+    weights = torch.randn(blocks.shape, generator=generator).to(dtype)
+    gradients = [torch.autograd.grad(each, padded, weights)[0] for each in (blocks, expected)]
+    assert torch.equal(*gradients)

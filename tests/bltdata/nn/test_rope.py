@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers.models.blt.configuration_blt import BltPatcherConfig
 from transformers.models.blt.modeling_blt import BltRotaryEmbedding, apply_rotary_pos_emb
 
-from bltdata.nn import rotary_table, rotate
+from bltdata.nn import rotary_table, rotate, rotations
 
 
 def at(table: torch.Tensor, position: int) -> torch.Tensor:
@@ -69,3 +69,8 @@ def test_lengths_and_types_are_kept():
     assert half.dtype == torch.bfloat16
     # Computed in float32 from the rounded input, and rounded once.
     assert torch.equal(half, rotate(x.bfloat16().float(), table).bfloat16())
+
+
+def test_any_positions_have_the_rotations_of_the_table():
+    positions = torch.tensor([[7, 0], [4000, 7]])
+    assert torch.equal(rotations(positions, 8, 5e5), rotary_table(4001, 8, 5e5)[positions])

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bltdata.entropy import EntropyModel
@@ -71,10 +72,46 @@ def test_rule_and_rounding_are_those_of_the_shards(folders, tmp_path, monkeypatc
     about["data"] |= {"patch_rule": rule, "entropy_precision": "float16"}
     (tmp_path / "blt" / "config.json").write_text(json.dumps(about))
     asked = []
-    monkeypatch.setattr(BLT, "generate", lambda self, prompts, **settings: asked.append(settings) or [b""])
-    assert run("--model", tmp_path / "blt", "--entropy-model", folders[3]).exit_code == 0
-    assert (asked[0]["rule"], asked[0]["entropy_precision"]) == (PatchRule(**rule), "float16")
-    assert asked[0]["entropy_model"].fingerprint == entropy_model().fingerprint
+    monkeypatch.setattr(BLT, "stream", lambda self, prompt, settings: asked.append(settings) or iter([b""]))
+    assert run("--model", tmp_path / "blt", "--entropy-model", folders[3], "--no-cache", "--precision", "bfloat16").exit_code == 0
+    assert (asked[0].rule, asked[0].entropy_precision) == (PatchRule(**rule), "float16")
+    assert asked[0].entropy_model.fingerprint == entropy_model().fingerprint
+    assert (asked[0].use_cache, asked[0].precision) == (False, torch.bfloat16)
+
+
+def test_several_prompts_go_on_side_by_side(folders):
+    prompts, settings = [b"one", b"", b"another one"], {"max_new_bytes": 6, "seed": 2}
+    news = [expected(folders, prompt, 6, seed=2) for prompt in prompts]
+    options = [option for prompt in prompts for option in ("--prompt", prompt.decode())]
+    result = run(*folders, *options, "--max-new-bytes", settings["max_new_bytes"], "--seed", settings["seed"], "--json")
+    objects = json.loads(result.stdout)["continuations"]
+    assert [bytes.fromhex(each["new_hex"]) for each in objects] == news
+    result = run(*folders, *options, "--max-new-bytes", 6, "--seed", 2)
+    assert result.stdout_bytes == b"\n\n".join(prompt + new for prompt, new in zip(prompts, news, strict=True)) + b"\n"
+
+
+def test_without_caches_the_same_comes(folders):
+    options = ["--prompt", "and so", "--max-new-bytes", "9"]
+    assert run(*folders, *options).stdout_bytes == run(*folders, *options, "--no-cache").stdout_bytes
+
+
+def test_stop_strings_and_beams(folders):
+    whole = expected(folders, b"a", 30, stop_at_eos=False)
+    printable = next(value for value in whole[3:] if 0x20 < value < 0x7F)
+    result = run(*folders, "--prompt", "a", "--max-new-bytes", "30", "--no-stop-at-eos", "--stop", chr(printable), "--stop", "unlikely")
+    assert result.stdout_bytes == b"a" + whole[: whole.index(printable)] + b"\n"
+    result = run(*folders, "--prompt", "a", "--max-new-bytes", "5", "--num-beams", "3")
+    assert result.stdout_bytes == b"a" + expected(folders, b"a", 5, num_beams=3) + b"\n"
+
+
+def test_a_rule_that_reads_no_entropies_needs_no_entropy_model(folders, tmp_path):
+    shutil.copytree(folders[1], tmp_path / "blt")
+    about = json.loads((tmp_path / "blt" / "config.json").read_text(encoding="utf-8"))
+    about["data"] |= {"patch_rule": {"scheme": "space"}}
+    (tmp_path / "blt" / "config.json").write_text(json.dumps(about))
+    result = run("--model", tmp_path / "blt", "--max-new-bytes", "4", "--prompt", "a b")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout_bytes.startswith(b"a b")
 
 
 def test_a_mistake_ends_in_one_sentence(folders, tmp_path):
@@ -89,6 +126,13 @@ def test_a_mistake_ends_in_one_sentence(folders, tmp_path):
         (["--model", tmp_path / "nothing", *scorer], "nothing holds no model"),
         (["--model", folders[3], *scorer], "holds bltdata.EntropyModel, but bltmodel.BLT is wanted here"),
         ([*folders, "--prompt", "a", "--prompt-file", tmp_path / "prompt"], "Both --prompt and --prompt-file are given"),
+        (model, "The rule 'entropy' reads the entropy model's entropies, and no entropy model is given"),
+        ([*folders, "--stop", ""], "A stop string is empty"),
+        ([*folders, "--min-p", "2"], "min_p is 2.0; it must be from 0 to 1"),
+        ([*folders, "--device", "nowhere"], "The device 'nowhere' can't be used here"),
+        ([*folders, "--interactive", "--json"], "Both --interactive and --json are given"),
+        ([*folders, "--interactive", "--prompt", "a", "--prompt", "b"], "There are 2 prompts, and an interactive session has one text"),
+        ([*folders, "--interactive", "--num-beams", "2"], "Both --interactive and --num-beams are given"),
         ([*folders, "--prompt-file", tmp_path / "nothing"], "There is no file or folder"),
         ([*folders, "--prompt-file", tmp_path], "Is a directory"),
         ([*folders, "--temperature", "-1"], "The temperature is -1.0; it must be a finite number, 0 or more"),

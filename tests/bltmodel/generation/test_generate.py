@@ -10,7 +10,8 @@ from bltdata.errors import ConfigError, PatchingError
 from bltdata.patching import PatchRule
 from bltdata.shards import round_entropies
 from bltdata.vocab import BYTE_OFFSET, EOS_ID, VOCAB_SIZE
-from bltmodel.generation import NextByteModel, generate
+from bltmodel.generation import GenerationSettings, NextByteModel, as_text, new_bytes
+from bltmodel.generation import generate as generate_all
 from bltmodel.model import BLT
 from bltmodel.sampling_config import SamplingConfig
 from tests.bltmodel.datasets import entropy_model, opinionated_blt, texts
@@ -61,6 +62,12 @@ def naive(
     return data[len(prompt) :]
 
 
+def generate(model: NextByteModel, prompt: bytes, *, sampling: SamplingConfig | None = None, **settings) -> bytes:
+    """The continuation of one prompt."""
+    (new,) = generate_all(model, [prompt], GenerationSettings(sampling=sampling or SamplingConfig(), **settings))
+    return new
+
+
 class Spy:
     """Passes on to a model and remembers what it was asked."""
 
@@ -90,12 +97,13 @@ def small_blt(seed: int = 0) -> BLT:
     return opinionated_blt(seed, decoder_layers=1, latent_layers=1, ngram_sizes=(3,))
 
 
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "plain"])
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_greedy_is_what_computing_everything_anew_gives(rule):
+def test_greedy_is_what_computing_everything_anew_gives(rule, use_cache):
     model, scorer = small_blt(3), entropy_model()
     continuations = []
     for prompt in PROMPTS:
-        found = generate(model, prompt, entropy_model=scorer, rule=rule, max_new_bytes=7, sampling=GREEDY)
+        found = generate(model, prompt, entropy_model=scorer, rule=rule, max_new_bytes=7, sampling=GREEDY, use_cache=use_cache)
         assert found == naive(model, prompt, scorer, rule, 7), prompt
         continuations.append(found)
     # There was something to compare.
@@ -122,6 +130,7 @@ def test_patches_are_those_of_the_shards(name, precision):
         max_new_bytes=12,
         entropy_precision=precision,
         sampling=SamplingConfig(stop_at_eos=False),
+        use_cache=False,
     )
     assert [data for data, _ in spy.asked] == [(LONG + new)[: len(LONG) + step] for step in range(12)]
     for data, lengths in spy.asked:
@@ -136,8 +145,9 @@ def test_scoring_line_by_line_is_that_of_the_shards():
     spy, scorer, rule = Spy(small_blt()), entropy_model(), RULES["threshold"]
     prompt = b"one line\nanother\n\nand a third"
     new = generate(
-        spy, prompt, entropy_model=scorer, rule=rule, max_new_bytes=4, reset_at_newline=True, sampling=SamplingConfig(stop_at_eos=False)
-    )
+        spy, prompt, entropy_model=scorer, rule=rule, max_new_bytes=4, reset_at_newline=True, use_cache=False,
+        sampling=SamplingConfig(stop_at_eos=False),
+    )  # fmt: skip
     assert len(new) == 4
     for data, lengths in spy.asked:
         (entropies,) = scorer.score([data], reset_at_newline=True)
@@ -154,14 +164,14 @@ def test_entropies_are_rounded_as_the_shards_are():
         candidates = np.flatnonzero(((grid > exact + 1e-3) if rounded_up else (grid < exact - 1e-3)) & (np.arange(len(exact)) > 0))
         threshold = float(max(grid[candidates[0]], exact[candidates[0]])) - 5e-4
         spy, rule = Spy(small_blt()), PatchRule(threshold=threshold)
-        generate(spy, LONG, entropy_model=scorer, rule=rule, max_new_bytes=1)
+        generate(spy, LONG, entropy_model=scorer, rule=rule, max_new_bytes=1, use_cache=False)
         assert spy.asked[0][1] == rule.lengths(LONG, round_entropies(exact)).tolist() != rule.lengths(LONG, exact).tolist()
 
 
 def test_the_end_of_the_document_ends_the_continuation():
     make: Callable[..., bytes] = lambda limit, **settings: generate(  # noqa: E731
         Dictation(b"over here"), b"over ", entropy_model=entropy_model(), rule=RULES["threshold"], max_new_bytes=limit,
-        sampling=SamplingConfig(**settings),
+        sampling=SamplingConfig(**settings), use_cache=False,
     )  # fmt: skip
     assert make(50) == make(50, temperature=0.0) == make(4) == b"here"
     assert make(3) == b"her"
@@ -173,7 +183,7 @@ def test_the_end_of_the_document_ends_the_continuation():
 
 def test_any_bytes_come_out():
     text = bytes(range(256))
-    assert generate(Dictation(text), b"", entropy_model=entropy_model(), rule=RULES["space"], max_new_bytes=300) == text
+    assert generate(Dictation(text), b"", entropy_model=entropy_model(), rule=RULES["space"], max_new_bytes=300, use_cache=False) == text
 
 
 def test_a_seed_fixes_the_text():
@@ -192,13 +202,100 @@ def test_a_seed_fixes_the_text():
     assert texts_of(1) != texts_of(1, temperature=0.0)
 
 
-def test_several_prompts_are_each_on_its_own():
-    model = small_blt().train()
-    together = model.generate(PROMPTS, entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5)
+@pytest.mark.parametrize("use_cache", [True, False], ids=["cached", "plain"])
+def test_several_prompts_are_each_on_its_own(use_cache):
+    model = small_blt(2).train()
+    settings = {"entropy_model": entropy_model(), "rule": RULES["newline"], "max_new_bytes": 9, "use_cache": use_cache}
+    prompts, seeds = [*PROMPTS, LONG], range(7)
+    together = model.generate(prompts, seed=seeds, **settings)
     assert not model.training
-    for prompt, text in zip(PROMPTS, together, strict=True):
-        assert model.generate([prompt], entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5) == [text]
-    assert model.generate([], entropy_model=entropy_model(), rule=RULES["newline"], max_new_bytes=5) == []
+    for prompt, seed, text in zip(prompts, seeds, together, strict=True):
+        assert model.generate([prompt], seed=seed, **settings) == [text]
+    # Some came to their end before the others.
+    assert len({len(text) for text in together}) > 1
+    assert model.generate([], **settings) == []
+
+
+def test_with_caches_or_without_the_same_is_drawn():
+    settings = {"entropy_model": entropy_model(), "max_new_bytes": 12, "sampling": SamplingConfig(stop_at_eos=False), "seed": 3}
+    for name in ("threshold", "lengths", "space"):
+        cached, plain = (small_blt(4).generate(PROMPTS, rule=RULES[name], use_cache=use_cache, **settings) for use_cache in (True, False))
+        assert cached == plain
+
+
+def test_a_stop_string_ends_the_continuation_and_is_cut_off():
+    def call(text: bytes, stop: list[bytes], limit: int = 50) -> bytes:
+        settings = {"entropy_model": entropy_model(), "rule": RULES["space"], "max_new_bytes": limit, "use_cache": False}
+        return generate(Dictation(text), b"over ", stop=stop, **settings)
+
+    assert call(b"over here and there", [b"there", b"re and"]) == b"he"
+    # In the new bytes only, and not in what was there.
+    assert call(b"over here", [b"over", b"r h"]) == b"here"
+    # What may begin one is let go where nothing follows.
+    assert call(b"over here", [b"here and"]) == b"here"
+    assert call(b"over here", [b"here"], limit=3) == b"her"
+
+
+def test_new_bytes_come_one_by_one_and_say_where_patches_start():
+    scorer, rule = entropy_model(), RULES["threshold"]
+    settings = GenerationSettings(
+        entropy_model=scorer, rule=rule, max_new_bytes=8, stop=[b"\x00\x01\x02"], sampling=SamplingConfig(stop_at_eos=False)
+    )
+    prompts = [b"", b"some words"]
+    news = [*new_bytes(small_blt(5), prompts, settings)]
+    assert [new.row for new in news] == [0, 1] * 8
+    for row, prompt in enumerate(prompts):
+        own = [new for new in news if new.row == row]
+        data = prompt + bytes(new.byte for new in own)
+        entropies = entropies_of(data, scorer)
+        starts = set(rule.starts(data, entropies).tolist())
+        assert [new.starts_patch for new in own] == [position in starts for position in range(len(prompt), len(data))]
+        assert [new.entropy_nats for new in own] == entropies[len(prompt) : -1].tolist()
+    assert len({new.starts_patch for new in news}) == 2
+
+
+def test_a_stream_is_the_continuation():
+    settings = GenerationSettings(entropy_model=entropy_model(), rule=RULES["threshold"], max_new_bytes=20, stop=[b"qq"])
+    model = small_blt(6)
+    pieces = [*model.stream(b"begin", settings)]
+    (whole,) = generate_all(model, [b"begin"], settings)
+    assert b"".join(pieces) == whole
+    assert len(pieces) > 5
+    assert "".join(as_text(model.stream(b"begin", settings))) == whole.decode(errors="replace")
+    # Nothing is computed before it is asked for.
+    assert next(model.stream(b"begin", settings)) == pieces[0]
+
+
+def test_an_adaptive_temperature_follows_the_entropies():
+    # Where the entropy model is all that counts, its lowest factor of 0 makes the choice greedy at no uncertainty.
+    def text(**adaptive) -> bytes:
+        sampling = SamplingConfig(stop_at_eos=False, **adaptive)
+        return generate(small_blt(7), b"x", entropy_model=entropy_model(), rule=RULES["space"], max_new_bytes=12, sampling=sampling, seed=1)
+
+    plain = text()
+    for name in ("blt", "entropy-model"):
+        assert text(adaptive_temperature=name, adaptive_low=1.0, adaptive_high=1.0) == plain
+        assert text(adaptive_temperature=name, adaptive_low=0.0, adaptive_high=0.0) == text(temperature=0.0)
+        assert text(adaptive_temperature=name, adaptive_low=0.1, adaptive_high=0.2) != plain
+
+
+def test_a_repetition_penalty_counts_the_prompt():
+    class Fond:
+        """Prefers what the prompt has, by a little."""
+
+        def logits(self, data: bytes, patch_lengths: np.ndarray) -> Tensor:
+            logits = torch.full((len(data) + 1, VOCAB_SIZE), -50.0)
+            logits[-1, [ord("a") + BYTE_OFFSET, ord("b") + BYTE_OFFSET, ord("c") + BYTE_OFFSET]] = torch.tensor([1.2, 1.1, 1.0])
+            return logits
+
+    def text(**settings) -> bytes:
+        sampling = SamplingConfig(temperature=0.0, **settings)
+        return generate(Fond(), b"a", rule=RULES["space"], max_new_bytes=6, sampling=sampling, use_cache=False)
+
+    assert text() == b"aaaaaa"
+    # Each byte that came lately is worth less than those that didn't.
+    assert text(repetition_penalty=2.0, repetition_window=2) == b"bcabca"
+    assert text(repetition_penalty=2.0, repetition_window=1) == b"bababa"
 
 
 def test_mistakes():
@@ -212,3 +309,22 @@ def test_mistakes():
         call(rule=PatchRule())
     with pytest.raises(ConfigError, match="Entropy precision 'float8' is unknown"):
         call(entropy_precision="float8")
+    with pytest.raises(ConfigError, match="A stop string is empty"):
+        call(stop=[b"x", b""])
+    with pytest.raises(ConfigError, match="There are 2 seeds for 1 prompts; give one for all, or one for each"):
+        call(seed=[1, 2])
+    with pytest.raises(ConfigError, match="The rule 'entropy' reads the entropy model's entropies, and no entropy model is given"):
+        call(entropy_model=None)
+    adaptive = SamplingConfig(adaptive_temperature="entropy-model")
+    with pytest.raises(ConfigError, match="The adaptive temperature reads the entropy model's entropies, and no entropy model is given"):
+        call(entropy_model=None, rule=RULES["space"], sampling=adaptive)
+    assert call(entropy_model=None, rule=RULES["space"], max_new_bytes=0) == b""
+    settings = GenerationSettings(rule=RULES["space"], max_new_bytes=1, sampling=SamplingConfig(num_beams=2))
+    with pytest.raises(ConfigError, match="num_beams is 2, and a beam search has no byte to give before its end"):
+        small_blt().stream(b"", settings)
+
+
+def test_a_rule_that_needs_the_whole_document_is_refused():
+    rule = PatchRule(scheme="bpe", tokenizer="tokenizer.json", tokenizer_fingerprint="0" * 16)
+    with pytest.raises(PatchingError, match="needs the whole document before it can cut it"):
+        GenerationSettings(rule=rule, max_new_bytes=1)

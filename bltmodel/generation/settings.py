@@ -1,0 +1,97 @@
+"""What a continuation is made with, and what comes out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+from bltdata.entropy import EntropyModel
+from bltdata.errors import ConfigError
+from bltdata.patching import PatchRule
+from bltdata.shards.precision import Precision as EntropyPrecision
+from bltmodel.sampling_config import SamplingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """How prompts are continued.
+
+    Raises:
+        ConfigError: a value is out of range, there is no entropy model and one is needed, or there are more or fewer seeds than one.
+        PatchingError: the rule needs the whole document before it can cut it, or has no threshold yet.
+    """
+
+    rule: PatchRule
+    """The one that cut the shards that the BLT was trained on."""
+
+    max_new_bytes: int
+    """A continuation ends after so many, or before, at the end of the document or at a stop string."""
+
+    entropy_model: EntropyModel | None = None
+    """The one that made those shards; None is fine where neither the rule nor the temperature reads its entropies."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How bytes are chosen; plain sampling by default."""
+
+    seed: int | Sequence[int] = 0
+    """Fixes the choices: each prompt's, whatever stands beside it. One for all, or one for each."""
+
+    stop: Sequence[bytes] = ()
+    """A continuation ends where one of these would, and before it begins. They are looked for in the new bytes only."""
+
+    entropy_precision: EntropyPrecision = "grid"
+    """How the shards stored entropies."""
+
+    reset_at_newline: bool = False
+    """Whether the shards were scored line by line."""
+
+    precision: torch.dtype = torch.float32
+    """Type of the BLT's matrix products; the entropy model's are float32."""
+
+    use_cache: bool = True
+    """Whether the BLT remembers what it has computed. Without, it reads the whole document at every step, which takes little memory and
+    is plainly right."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_bytes < 0:
+            raise ConfigError(f"The number of new bytes is {self.max_new_bytes}; it must be 0 or more.")
+        if not all(self.stop):
+            raise ConfigError("A stop string is empty, and would end every continuation before its first byte; leave it out.")
+        if self.needs_entropies and self.entropy_model is None:
+            what = f"rule {self.rule.scheme!r}" if self.rule.needs_entropies else "adaptive temperature"
+            raise ConfigError(f"The {what} reads the entropy model's entropies, and no entropy model is given; give the one of the shards.")
+        self.rule.stepper()
+
+    @property
+    def needs_entropies(self) -> bool:
+        """Whether the entropy model has anything to say."""
+        return self.rule.needs_entropies or self.sampling.adaptive_temperature == "entropy-model"
+
+    def seeds(self, num_prompts: int) -> list[int]:
+        """The seed of each prompt.
+
+        Raises:
+            ConfigError: there are as many seeds as there should not be.
+        """
+        if isinstance(self.seed, int):
+            return [self.seed] * num_prompts
+        if len(self.seed) != num_prompts:
+            raise ConfigError(f"There are {len(self.seed)} seeds for {num_prompts} prompts; give one for all, or one for each.")
+        return list(self.seed)
+
+
+class NewByte(NamedTuple):
+    """A byte that was added to a prompt.
+
+    Attributes:
+        row: which prompt's continuation it belongs to.
+        byte: its value.
+        starts_patch: whether a patch starts with it.
+        entropy_nats: what the entropy model was uncertain by before it; None where it wasn't asked.
+    """
+
+    row: int
+    byte: int
+    starts_patch: bool
+    entropy_nats: float | None
