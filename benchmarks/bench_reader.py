@@ -7,6 +7,7 @@ lognormal, median 2 kB). Ours is `bltmodel.rows.RowStream`, with and without its
     hf streaming     datasets, the shards' Parquet files, 2 columns, shuffle buffer of 1000
     hf dataloader    datasets, memory-mapped, shuffled, in torch's DataLoader, 64 documents a batch
     mosaic           mosaicml-streaming, its own format (MDS), shuffled; left out where it isn't installed
+    litdata          litdata, its own format, shuffled; left out where it isn't installed
 
 One process, and one thread where a contestant has no other. All take turns, `--repeats` times after an untimed round; a round is the
 batches of an epoch, from a reader that was just opened. The invented documents are of two sources in turn, the worst case for mixing
@@ -41,10 +42,11 @@ from bltdata.shards import ShardDataset, open_shards, schema
 from bltmodel.blocks import Block, ShuffledBlocks, mark_starts
 from bltmodel.masks import PackedBatch
 from bltmodel.reader import ShardReader
-from bltmodel.rows import RowStream, fill_rows
+from bltmodel.rows import RowStream, fill_rows, packed_batch
 from bltmodel.selection import select_all
 
 ROWS, ROW_TOKENS = 8, 1024
+BATCH_TOKENS = ROWS * ROW_TOKENS
 BUFFER = 1000
 DOCUMENTS_AT_ONCE = 64
 WINDOW = 64
@@ -57,30 +59,28 @@ Contestant = Callable[[], Iterator[PackedBatch]]
 
 def packed(documents: Iterable[Document]) -> Iterator[PackedBatch]:
     """Batches of documents in the order in which they come."""
-    rows, flat = _new_batch()
-    at, size = 0, ROWS * ROW_TOKENS
+    (numbers, flags), at = _new_batch(), 0
     documents = iter(documents)
     while taken := list(itertools.islice(documents, DOCUMENTS_AT_ONCE)):
         block, begin = _block(taken), 0
         while begin < block.num_tokens:
-            end = min(block.num_tokens, begin + size - at)
-            fill_rows(block, begin, end, ROW_TOKENS, flat, at)
+            end = min(block.num_tokens, begin + BATCH_TOKENS - at)
+            fill_rows(block, begin, end, numbers, flags, at)
             at, begin = at + end - begin, end
-            if at == size:
-                yield PackedBatch(*map(torch.from_numpy, rows))
-                (rows, flat), at = _new_batch(), 0
+            if at == BATCH_TOKENS:
+                yield packed_batch(numbers, flags)
+                (numbers, flags), at = _new_batch(), 0
 
 
-def _new_batch() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    rows = [np.empty((ROWS, ROW_TOKENS), dtype=np.int64 if number < 3 else bool) for number in range(5)]
-    return rows, [array.reshape(-1) for array in rows]
+def _new_batch() -> tuple[np.ndarray, np.ndarray]:
+    return np.empty((3, ROWS, ROW_TOKENS), dtype=np.int64), np.empty((2, ROWS, ROW_TOKENS), dtype=bool)
 
 
 def _block(documents: list[Document]) -> Block:
     data = [np.frombuffer(data, dtype=np.uint8) for data, _ in documents]
     lengths = np.array([len(array) for array in data])
     begins, token_ends = np.cumsum(lengths) - lengths, np.concatenate(([0], np.cumsum(lengths + 1)))
-    starts = np.zeros(token_ends[-1], dtype=bool)
+    starts = np.empty(token_ends[-1], dtype=bool)
     mark_starts(np.concatenate([np.asarray(lengths, dtype=np.uint32) for _, lengths in documents]), starts)
     return Block(np.concatenate(data), starts, begins, token_ends[:-1], token_ends, np.arange(len(data)))
 
@@ -123,14 +123,11 @@ def hf_dataloader(paths: list[str], cache: Path) -> Contestant:
     return lambda: packed(documents())
 
 
-def mosaic(dataset: ShardDataset, folder: Path) -> Contestant | None:
-    """Documents as mosaicml-streaming gives them; None where it can't be imported."""
-    try:
-        _stand_in_for_torchvision()
-        from streaming import MDSWriter, StreamingDataset
-    except (ImportError, RuntimeError) as error:
-        print(f"mosaicml-streaming is left out: {error}", file=sys.stderr)
-        return None
+def mosaic(dataset: ShardDataset, folder: Path) -> Contestant:
+    """Documents as mosaicml-streaming gives them."""
+    _stand_in_for_torchvision("streaming")
+    from streaming import MDSWriter, StreamingDataset
+
     with MDSWriter(out=str(folder), columns={"data": "bytes", "lengths": "ndarray:uint32"}) as writer:
         for row in dataset:
             writer.write({"data": row.data, "lengths": row.patch_lengths})
@@ -142,9 +139,45 @@ def mosaic(dataset: ShardDataset, folder: Path) -> Contestant | None:
     return lambda: packed(documents())
 
 
-def _stand_in_for_torchvision() -> None:
-    """The peer imports torchvision for its datasets of images, whatever one wants of it."""
-    if importlib.util.find_spec("streaming") is None or importlib.util.find_spec("torchvision") is not None:
+def litdata(dataset: ShardDataset, folder: Path) -> Contestant:
+    """Documents as litdata gives them."""
+    _stand_in_for_torchvision("litdata")
+    from litdata import StreamingDataset
+    from litdata.streaming.writer import BinaryWriter
+
+    folder.mkdir()
+    writer = BinaryWriter(str(folder), chunk_bytes="64MB")
+    for number, row in enumerate(dataset):
+        # It packs arrays from their memory, which must be its own to write to.
+        writer[number] = {"data": row.data, "lengths": row.patch_lengths.copy()}
+    writer.done()
+    writer.merge()
+
+    def documents() -> Iterator[Document]:
+        shuffled = StreamingDataset(str(folder), shuffle=True)
+        return ((np.frombuffer(row["data"], dtype=np.uint8), row["lengths"]) for row in shuffled)
+
+    return lambda: packed(documents())
+
+
+PEERS_APART: dict[str, Callable[[ShardDataset, Path], Contestant]] = {"mosaic": mosaic, "litdata": litdata}
+"""Those with a format of their own, which not everybody has installed."""
+
+
+def peers_apart(dataset: ShardDataset, folder: Path) -> dict[str, Contestant]:
+    """Those of them that can be imported."""
+    found = {}
+    for name, make in PEERS_APART.items():
+        try:
+            found[name] = make(dataset, folder / name)
+        except (ImportError, RuntimeError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found
+
+
+def _stand_in_for_torchvision(package: str) -> None:
+    """A peer may import torchvision for its datasets of images, whatever one wants of it."""
+    if importlib.util.find_spec(package) is None or "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is not None:
         return
     # This one looks for it too, and shall find that there is none.
     import transformers.feature_extraction_utils  # noqa: F401
@@ -232,17 +265,15 @@ def main(megabytes: float, repeats: int, small: bool) -> None:
             "hf streaming": lambda: packed((row[schema.DATA], row[schema.PATCH_LENGTHS]) for row in hf_streaming(paths, columns)),
             "hf dataloader": hf_dataloader(paths, folder / "cache"),
         }
-        peer = mosaic(dataset, folder / "mosaic")
-        if peer:
-            contestants["mosaic"] = peer
+        contestants |= peers_apart(dataset, folder)
         totals = dataset.manifest.totals
-        num_batches = (totals.num_bytes + totals.num_documents) // (ROWS * ROW_TOKENS) - 1
+        num_batches = (totals.num_bytes + totals.num_documents) // (BATCH_TOKENS) - 1
         seconds = measure(contestants, num_batches, repeats)
         resumes = resume_seconds(folder / "shards", 5 if small else 20)
         quality = shuffle_quality(dataset, paths)
         num_groups = len(dataset.row_groups)
 
-    megabytes_read = num_batches * ROWS * ROW_TOKENS / 1e6
+    megabytes_read = num_batches * BATCH_TOKENS / 1e6
     wall, cpu = ({name: statistics.median(pair[kind] for pair in pairs) for name, pairs in seconds.items()} for kind in (0, 1))
     for name, pairs in seconds.items():
         times = [pair[1] for pair in pairs]
@@ -264,7 +295,7 @@ def main(megabytes: float, repeats: int, small: bool) -> None:
         "megabytes_per_second": {name: round(megabytes_read / value, 2) for name, value in wall.items()},
         "times_peer_cpu": {name: round(cpu[name] / cpu["ours"], 2) for name in peers},
         "times_peer": {name: round(wall[name] / wall["ours, thread"], 2) for name in peers},
-        "without": [name for name in ("mosaic",) if name not in contestants],
+        "without": [name for name in PEERS_APART if name not in contestants],
         "resume_seconds": {"median": round(statistics.median(resumes), 4), "most": round(max(resumes), 4)},
         "shuffle": quality,
     }

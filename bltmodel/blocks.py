@@ -166,13 +166,13 @@ class ShuffledBlocks:
         data = np.empty(sum(group.num_bytes for group in groups), dtype=np.uint8)
         lengths = np.empty(sum(group.num_documents for group in groups), dtype=np.int64)
         documents = np.empty(len(lengths), dtype=np.int64)
-        starts = np.zeros(len(data) + len(lengths), dtype=bool)
+        starts = np.empty(len(data) + len(lengths), dtype=bool)
         taken = np.ones(len(lengths), dtype=bool)
         at_byte = at = 0
         for place, group in zip(numbers, groups, strict=True):
             rows, end = slice(at, at + group.num_documents), at_byte + group.num_bytes
-            positions = starts[at_byte + at : end + at + group.num_documents]
-            lengths[rows] = _read_group(self.dataset, place, data[at_byte:end], positions)
+            data[at_byte:end], offsets = read_group(self.dataset, place, starts[at_byte + at : end + at + group.num_documents])
+            lengths[rows] = np.diff(offsets)
             documents[rows] = np.arange(self._first[place], self._first[place + 1])
             if place in self.selection.mixed:
                 taken[rows] = _is_of(self.dataset, place, self.selection.source)
@@ -191,25 +191,42 @@ def _is_of(dataset: ShardDataset, number: int, source: str | None) -> np.ndarray
     return np.asarray(pc.equal(pc.cast(column, "string"), source).to_numpy())
 
 
-def _read_group(dataset: ShardDataset, number: int, data: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Write a row group's bytes and patch starts; returns the lengths of its documents."""
+def read_group(dataset: ShardDataset, number: int, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The documents of a row group, end to end.
+
+    Args:
+        dataset: what `open_shards` gave.
+        number: which of its row groups.
+        starts: bool, as many as the row group's bytes and documents together. Written: whether a patch starts at a position; a document
+            of n bytes has n + 1.
+
+    Returns:
+        Their bytes, uint8 and read-only, and where in these each document begins and the last one ends: int64 `[documents + 1]`.
+
+    Raises:
+        ShardError: the shard is damaged.
+    """
     group = dataset.row_groups[number]
     table = dataset.read_row_group(group.shard, group.row_group, [schema.DATA, schema.PATCH_LENGTHS])
-    flat, offsets = bytes_column(table[schema.DATA])
+    data, offsets = bytes_column(table[schema.DATA])
     patch_lengths, _ = list_column(table[schema.PATCH_LENGTHS])
-    if len(flat) != len(data) or int(patch_lengths.sum(dtype=np.int64)) != len(starts):
+    if len(data) != group.num_bytes or mark_starts(patch_lengths, starts) != len(starts):
         path = dataset.paths[group.shard]
         raise ShardError(f"{path} is damaged (bytes or patches of row group {group.row_group} are not as many as it says); build it again.")
-    data[:] = flat
-    mark_starts(patch_lengths, starts)
-    return np.diff(offsets)
+    return data, offsets
 
 
 @njit(cache=True, nogil=True)
-def mark_starts(patch_lengths: np.ndarray, starts: np.ndarray) -> None:
-    """Set the starts of patches that lie end to end: bool, all False before, as many as the lengths sum to."""
+def mark_starts(patch_lengths: np.ndarray, starts: np.ndarray) -> int:
+    """Write whether a patch starts at each position, patches lying end to end; returns what the lengths sum to.
+
+    Lengths that sum to something else than the positions are the caller's to refuse: nothing is written beyond `starts`.
+    """
+    for i in range(len(starts)):
+        starts[i] = False
     at = 0
     for length in patch_lengths:
-        if length > 0:
+        if at < len(starts):
             starts[at] = True
-        at += length
+        at += int(length)
+    return at

@@ -13,9 +13,8 @@ import torch
 
 from bltdata.errors import ShardError
 from bltdata.shards import ShardDataset, schema
-from bltdata.shards.columns import bytes_column, list_column
 from bltdata.training.packing import PackedRow
-from bltmodel.blocks import mark_starts
+from bltmodel.blocks import read_group
 from bltmodel.masks import PackedBatch
 
 KEPT_GROUPS = 2
@@ -79,14 +78,8 @@ class ShardStore:
 
     def _decode(self, number: int) -> _DecodedGroup:
         group = self.dataset.row_groups[number]
-        table = self.dataset.read_row_group(group.shard, group.row_group, [schema.DATA, schema.PATCH_LENGTHS])
-        data, offsets = bytes_column(table[schema.DATA])
-        lengths, _ = list_column(table[schema.PATCH_LENGTHS])
-        starts = np.zeros(len(data) + group.num_documents, dtype=bool)
-        if int(lengths.sum(dtype=np.int64)) != len(starts):
-            path = self.dataset.paths[group.shard]
-            raise ShardError(f"{path} is damaged (the patches of row group {group.row_group} don't add up to its bytes); build it again.")
-        mark_starts(lengths, starts)
+        starts = np.empty(group.num_bytes + group.num_documents, dtype=bool)
+        data, offsets = read_group(self.dataset, number, starts)
         return _DecodedGroup(data, offsets, starts)
 
 

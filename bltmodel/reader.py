@@ -13,15 +13,15 @@ loaded with any number of ranks and workers.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from bltdata.config import fingerprint
 from bltdata.errors import CheckpointError, ConfigError
+from bltdata.remote import AnyPath
 from bltdata.shards import ShardDataset, open_shards
-from bltdata.training.loop import Place
+from bltdata.training.progress import Place
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.masks import PackedBatch
 from bltmodel.rows import RowStream
@@ -52,7 +52,7 @@ class ShardReader(IterableDataset[PackedBatch | tuple[PackedBatch, State]]):
 
     def __init__(
         self,
-        shards: ShardDataset | Path | str,
+        shards: ShardDataset | AnyPath | str,
         *,
         batch_rows: int = 8,
         row_tokens: int = 1024,
@@ -89,9 +89,8 @@ class ShardReader(IterableDataset[PackedBatch | tuple[PackedBatch, State]]):
             place = self._rounds(self._place, number)
             batch, place = self.stream.read(self.stream.skip(place, self.rank * self.batch_rows), self.batch_rows)
             place = self.stream.skip(place, (self.num_ranks - 1 - self.rank) * self.batch_rows)
-            state = self._state(place)
             self._place = self._rounds(place, num_workers - 1 - number)
-            yield (batch, state) if self.with_states else batch
+            yield (batch, self._state(place)) if self.with_states else batch
 
     def state_dict(self) -> State:
         """Where the reader stands: what it gives next. In a worker, what comes after the turn that its last batch was in."""

@@ -20,7 +20,8 @@ from numba import njit
 from bltdata.errors import CorpusError
 from bltdata.shards import ShardDataset
 from bltdata.training.config import Share
-from bltdata.training.loop import Place, Step
+from bltdata.training.interface import Step
+from bltdata.training.progress import Place
 from bltdata.vocab import BOS_ID, BYTE_OFFSET, EOS_ID
 from bltmodel.blocks import SHUFFLED_BYTES, Block, ShuffledBlocks
 from bltmodel.masks import PackedBatch
@@ -54,12 +55,12 @@ class SourceRows:
         """The place after so many rows."""
         return self._walk(place, num_rows, Block.num_ends)
 
-    def read(self, place: SourcePlace, num_rows: int, rows: Sequence[np.ndarray], at: int) -> SourcePlace:
-        """Write rows from token `at` of `rows` on, see `fill_rows`; returns the place after them."""
+    def read(self, place: SourcePlace, num_rows: int, numbers: np.ndarray, flags: np.ndarray, at: int) -> SourcePlace:
+        """Write rows from token `at` of `numbers` and `flags` on, see `fill_rows`; returns the place after them."""
 
         def write(block: Block, begin: int, end: int) -> int:
             nonlocal at
-            num_ends = fill_rows(block, begin, end, self.row_tokens, rows, at)
+            num_ends = fill_rows(block, begin, end, numbers, flags, at)
             at += end - begin
             return num_ends
 
@@ -154,6 +155,8 @@ class RowStream:
 
     def skip(self, place: Place, num_rows: int) -> Place:
         """The place after so many rows."""
+        if place and not num_rows:
+            return place
         parts = self._parts(place)
         if len(parts) == 1:
             return self._joined([self._sources[0].skip(parts[0], num_rows)])
@@ -167,15 +170,14 @@ class RowStream:
         # One array for the fields of a type: fewer objects to make for each batch.
         numbers = np.empty((3, num_rows, self.row_tokens), dtype=np.int64)
         flags = np.empty((2, num_rows, self.row_tokens), dtype=bool)
-        flat = [array.reshape(-1) for array in (*numbers, *flags)]
         parts = self._parts(place)
         if len(parts) == 1:
-            parts[0] = self._sources[0].read(parts[0], num_rows, flat, 0)
+            parts[0] = self._sources[0].read(parts[0], num_rows, numbers, flags, 0)
         else:
             for row in range(num_rows):
                 chosen = self._lagging(parts)
-                parts[chosen] = self._sources[chosen].read(parts[chosen], 1, flat, row * self.row_tokens)
-        return PackedBatch(*torch.from_numpy(numbers), *torch.from_numpy(flags)), self._joined(parts)
+                parts[chosen] = self._sources[chosen].read(parts[chosen], 1, numbers, flags, row * self.row_tokens)
+        return packed_batch(numbers, flags), self._joined(parts)
 
     def steps(self, place: Place, batch_rows: int, share: Share, rank: int) -> Iterator[Step[PackedBatch]]:
         """Optimiser steps of `batch_rows` rows from a place on, without end, each with the share of one process."""
@@ -205,35 +207,57 @@ class RowStream:
         return tuple(number for part in parts for number in part)
 
 
-def fill_rows(block: Block, begin: int, end: int, row_tokens: int, rows: Sequence[np.ndarray], at: int) -> int:
+def fill_rows(block: Block, begin: int, end: int, numbers: np.ndarray, flags: np.ndarray, at: int) -> int:
     """Write tokens `begin ... end - 1` of a block's documents.
 
     Args:
         block: holds them.
         begin: the first of them.
         end: after the last.
-        row_tokens: tokens a row.
-        rows: the fields of a `PackedBatch`, flat: int64 and bool `[B * T]`. Written.
-        at: where in them the first token goes.
+        numbers: int64 `[3, B, T]`, ids, targets and `visible_from` of a `PackedBatch`. Written.
+        flags: bool `[2, B, T]`, its starts and next starts. Written.
+        at: where in `B * T` the first token goes.
 
     Returns:
         How many documents end in them.
     """
     arrays = (block.data, block.starts, block.data_begins, block.starts_begins, block.token_ends)
-    return int(_pack(*arrays, begin, end, row_tokens, at, *rows))
+    return int(_pack(*arrays, begin, end, at, numbers, flags))
+
+
+def packed_batch(numbers: np.ndarray, flags: np.ndarray) -> PackedBatch:
+    """What `fill_rows` wrote, as a batch."""
+    return PackedBatch(*torch.from_numpy(numbers).unbind(0), *torch.from_numpy(flags).unbind(0))
+
+
+# Loops of their own, counted from 0: the compiler then sees that it can take many at a time. Assigning a slice doesn't tell it.
 
 
 @njit(cache=True, nogil=True)
-def _copy_bytes(data: np.ndarray, ids: np.ndarray) -> None:
-    # A loop of its own, counted from 0: the compiler then sees that it can take many at a time.
+def _copy_ids(data: np.ndarray, ids: np.ndarray) -> None:
     for i in range(len(ids)):
         ids[i] = np.int64(data[i]) + BYTE_OFFSET
 
 
 @njit(cache=True, nogil=True)
+def _copy_flags(starts: np.ndarray, flags: np.ndarray) -> None:
+    for i in range(len(flags)):
+        flags[i] = starts[i]
+
+
+@njit(cache=True, nogil=True)
+def _fill(numbers: np.ndarray, value: int) -> None:
+    for i in range(len(numbers)):
+        numbers[i] = value
+
+
+@njit(cache=True, nogil=True)
 def _pack(  # type: ignore[no-untyped-def]
-    data, starts, data_begins, starts_begins, token_ends, begin, end, row_tokens, at, ids, targets, visible_from, own, following
+    data, starts, data_begins, starts_begins, token_ends, begin, end, at, numbers, flags
 ):
+    row_tokens = numbers.shape[2]
+    ids, targets, visible_from = numbers[0].reshape(-1), numbers[1].reshape(-1), numbers[2].reshape(-1)
+    own, following = flags[0].reshape(-1), flags[1].reshape(-1)
     document = np.searchsorted(token_ends, begin, side="right") - 1
     first_document = document
     while begin < end:
@@ -244,13 +268,13 @@ def _pack(  # type: ignore[no-untyped-def]
         # Token t stands for byte t - 1 and predicts position t. What a piece begins with starts a patch whatever stands here.
         ids[at] = BOS_ID if token == 0 else np.int64(data[byte - 1]) + BYTE_OFFSET
         own[at] = False
-        _copy_bytes(data[byte : byte + count - 1], ids[at + 1 : at + count])
-        _copy_bytes(data[byte : byte + count - is_whole], targets[at : at + count - is_whole])
+        _copy_ids(data[byte : byte + count - 1], ids[at + 1 : at + count])
+        _copy_ids(data[byte : byte + count - is_whole], targets[at : at + count - is_whole])
         if is_whole:
             targets[at + count - 1] = EOS_ID
-        own[at + 1 : at + count] = starts[flag : flag + count - 1]
-        following[at : at + count] = starts[flag : flag + count]
-        visible_from[at : at + count] = row_start
+        _copy_flags(starts[flag : flag + count - 1], own[at + 1 : at + count])
+        _copy_flags(starts[flag : flag + count], following[at : at + count])
+        _fill(visible_from[at : at + count], row_start)
         begin += count
         at += count
         document += is_whole

@@ -15,11 +15,13 @@ from torch import Tensor
 from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ShardError
+from bltdata.nn.recompute import checkpoint_activations
 from bltdata.remote import AnyPath
 from bltdata.shards import Manifest, ShardDataset, open_shards, schema
 from bltdata.shards.columns import bytes_column
 from bltdata.shards.schema import MANIFEST_NAME
 from bltdata.training.config import TrainingConfig
+from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter, TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
 from bltdata.training.task import PackedTask
@@ -27,9 +29,11 @@ from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
 from bltmodel.data import ShardStore, collate
-from bltmodel.masks import PackedBatch
+from bltmodel.masks import PackedBatch, own_patches
 from bltmodel.model import BLT
+from bltmodel.patch_budget import BudgetedRows, patches_a_row
 from bltmodel.rows import RowStream
+from bltmodel.step_config import StepConfig
 
 TRAIN_FOLDER = "train"
 VALIDATION_FOLDER = "validation"
@@ -43,13 +47,19 @@ HELD_OUT_FILE = "held_out.npz"
 class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
     """The BLT as what is trained; see `PackedTask`."""
 
+    patches_per_row: int | None = None
+    """Patches that each row is filled up to; None for as many as the fullest row of a batch has."""
+
     def collate(self, rows: Sequence[PackedRow[ShardStore]]) -> PackedBatch:
         """Rows as tensors."""
         return collate(rows, torch.device("cpu"))
 
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
-        return self.model(batch), batch.targets_BT
+        budget = self.patches_per_row
+        # Rows of very short documents, and those that a model is judged on, may have more.
+        num_patches = None if budget is None else max(budget, int(own_patches(batch)[:, -1].max()) + 1)
+        return self.model(batch, num_patches), batch.targets_BT
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,8 @@ def train_blt(
     device: str = "auto",
     reporter: Reporter | None = None,
     resume: bool = True,
+    keeping: Keeping | None = None,
+    step: StepConfig | None = None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Train a BLT into `folder`.
@@ -175,30 +187,40 @@ def train_blt(
         architecture: what is trained.
         config: how.
         data: what it learns from.
-        folder: gets `config.json` and `model.safetensors` (the best model), `metrics.jsonl` and the run's state.
+        folder: gets `config.json` and `model.safetensors` (the best model), `last` with the same of the last step, `metrics.jsonl` and
+            the run's state.
         device: where to train.
         reporter: who is told how it goes.
         resume: go on from the folder's state where it has one.
+        keeping: what else the folder keeps, and which state to go on from.
+        step: how its steps are computed.
         world: the processes that train it together; None where there is one.
 
     Returns:
         The metrics of the best evaluation.
     """
-    world = world or World()
+    world, step = world or World(), step or StepConfig()
     where = world.device(device)
     with exclusive_to(world, folder):
         with world.together():
             model = BLT(architecture, config.seed).to(where)
+            checkpoint_activations(model, step.checkpoint_activations)
             kept = ~data.held_out if data.held_out is not None else None
             train_rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed, keep=kept, weights=data.weights)
             judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(data.validation.num_documents)
             judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
             validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
             extra = {"training": to_mapping(config), "data": data.describe()}
-            task = BLTTask(model, train_rows, validation_rows, config, folder, extra, world)
+            budget = None
+            if step.patch_margin is not None:
+                budget = patches_a_row(data.train.dataset.manifest.totals, config.row_tokens, step.patch_margin)
+            learned = train_rows if budget is None else BudgetedRows(train_rows, budget)
+            task = BLTTask(model, learned, validation_rows, config, folder, extra, world)
             # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
             identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES}
-            run = TrainingRun(task, config, folder, identity, reporter, world)
+            if budget is not None:
+                task.patches_per_row = identity["patches_per_row"] = budget
+            run = TrainingRun(task, config, folder, identity, reporter, world, keeping)
         if reporter and world.is_first and data.weights:
             reporter.said(_mixture_line(train_rows, config))
         return run.run(resume)

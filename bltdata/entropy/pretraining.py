@@ -9,6 +9,7 @@ from bltdata.entropy.config import EntropyModelConfig, preset
 from bltdata.entropy.training import train_entropy_model
 from bltdata.errors import CorpusError
 from bltdata.training.config import TrainingConfig
+from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter
 from bltdata.training.world import World, exclusive_to
 
@@ -25,6 +26,7 @@ def pretrain(
     device: str = "auto",
     reporter: Reporter | None = None,
     resume: bool = True,
+    keeping: Keeping | None = None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Train an entropy model on `train` into `folder`, judged on `validation`.
@@ -62,6 +64,7 @@ def pretrain(
             device=where,
             reporter=reporter,
             resume=resume,
+            keeping=keeping,
             world=world,
         )
 

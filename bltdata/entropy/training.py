@@ -12,6 +12,7 @@ from bltdata.config import to_mapping
 from bltdata.entropy.config import EntropyModelConfig
 from bltdata.entropy.model import EntropyModel
 from bltdata.training.config import TrainingConfig
+from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter, TrainingRun
 from bltdata.training.packing import DocumentStore, PackedRow, Packer, in_order, shuffled_order, spread_documents
 from bltdata.training.task import PackedTask
@@ -50,6 +51,7 @@ def train_entropy_model(
     device: torch.device,
     reporter: Reporter | None = None,
     resume: bool = True,
+    keeping: Keeping | None = None,
     world: World | None = None,
 ) -> dict[str, Any]:
     """Train an entropy model into `folder`.
@@ -59,11 +61,13 @@ def train_entropy_model(
         config: how.
         train: documents to learn from.
         validation: documents to judge on, `config.validation_bytes` of them.
-        folder: gets `config.json` and `model.safetensors` (the best model), `metrics.jsonl` and the run's state.
+        folder: gets `config.json` and `model.safetensors` (the best model), `last` with the same of the last step, `metrics.jsonl` and
+            the run's state.
         data: what the documents are, as JSON can hold it: it goes into `config.json` and identifies the run.
         device: where to train.
         reporter: who is told how it goes.
         resume: go on from the folder's state where it has one.
+        keeping: what else the folder keeps, and which state to go on from.
         world: the processes that train it together; None where there is one.
 
     Returns:
@@ -77,5 +81,5 @@ def train_entropy_model(
         validation_rows = Packer(validation, in_order(judged), config.row_tokens)
         extra = {"training": to_mapping(config), "data": data}
         task = EntropyTask(model, train_rows, validation_rows, config, folder, extra, world)
-        run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter, world)
+        run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter, world, keeping)
     return run.run(resume)

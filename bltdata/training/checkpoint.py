@@ -1,25 +1,22 @@
 """A model as a folder: `config.json`, which says what it is, and `model.safetensors`, its weights.
 
-A run in progress keeps `training_state.pt` beside them. Each file is published whole or not at all.
+Each file is published whole or not at all. What a run in progress keeps beside them is in `states`.
 """
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from bltdata.atomic import atomic_path, write_json
 from bltdata.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-STATE_FILE = "training_state.pt"
 FORMAT_VERSION = 1
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -75,39 +72,6 @@ def load_model_metadata(folder: Path | str, kind: str) -> dict[str, Any]:
     return _read_config(Path(folder), kind)
 
 
-def save_state(folder: Path | str, state: dict[str, Any]) -> None:
-    """Write the state of a run in progress: tensors, numbers, strings, lists and dicts."""
-    with atomic_path(Path(folder) / STATE_FILE) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
-
-
-def load_state(folder: Path | str) -> dict[str, Any] | None:
-    """Read the state of a run in progress; None where there is none.
-
-    Raises:
-        CheckpointError: it is damaged, or another version wrote it.
-    """
-    path = Path(folder) / STATE_FILE
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged, so the run can't go on from it; start it again with --no-resume.") from error
-    version = state.pop("format_version", None) if isinstance(state, dict) else None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}, and this version reads {FORMAT_VERSION}; start the run again with --no-resume."
-        )
-    return state
-
-
-def remove_run(folder: Path | str) -> None:
-    """Delete a run's state and its best model, so that neither is taken for those of the run that begins."""
-    for name in (STATE_FILE, CONFIG_FILE, WEIGHTS_FILE):
-        (Path(folder) / name).unlink(missing_ok=True)
-
-
 def _read_config(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
@@ -128,7 +92,7 @@ def _read_config(folder: Path, kind: str) -> dict[str, Any]:
     return metadata
 
 
-def _load_weights(model: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:

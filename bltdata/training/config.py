@@ -16,6 +16,15 @@ class Share(NamedTuple):
     rows_at_once: int
     """Rows of a micro-batch."""
 
+    def at_most(self, rows_at_once: int) -> "Share":
+        """The same rows in micro-batches that are no larger.
+
+        >>> Share(num_rows=12, rows_at_once=12).at_most(5)
+        Share(num_rows=12, rows_at_once=4)
+        """
+        limit = min(self.rows_at_once, rows_at_once)
+        return self._replace(rows_at_once=next(size for size in range(limit, 0, -1) if self.num_rows % size == 0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -31,17 +40,29 @@ class TrainingConfig:
     """Rows an optimiser step learns from."""
 
     micro_batch_rows: int | None = None
-    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; None for all at once."""
+    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; None for all at once. Where memory
+    doesn't suffice they are halved, as often as it takes."""
 
     optimiser: Literal["muon", "adamw"] = field(default="adamw", metadata=ADDED_LATER)
     """`muon` for the matrices between embeddings and head, with AdamW for all else, or `adamw` for everything. Muon learns more from few
     bytes; it computes in bfloat16, so several processes follow one less closely."""
+
+    table_optimiser: Literal["row_adam", "adamw"] = field(default="row_adam", metadata=ADDED_LATER)
+    """For the n-gram tables of a BLT: `row_adam` (Adam without a mean of gradients) changes the rows that a step reads, and costs as
+    much as these do; `adamw` changes all rows."""
 
     learning_rate: float = 2e-3
     """Peak learning rate."""
 
     final_learning_rate_ratio: float = 0.05
     """Learning rate at the last step, as a share of the peak."""
+
+    schedule: Literal["cosine", "wsd"] = field(default="cosine", metadata=ADDED_LATER)
+    """How the learning rate gets from its peak to the last step: along half a `cosine`, or with `wsd` not before the end (warm-up, stable,
+    decay)."""
+
+    decay_share: float = field(default=0.1, metadata=ADDED_LATER)
+    """Share of all steps over which the learning rate falls in the end; for `wsd`."""
 
     warmup_steps: int = 50
     """Steps over which the learning rate rises from 0 to its peak."""
@@ -57,6 +78,9 @@ class TrainingConfig:
 
     clip_norm: float = 1.0
     """The gradient is scaled down to this norm where it is longer."""
+
+    skip_spikes: bool = field(default=False, metadata=ADDED_LATER)
+    """Leave a step out whose loss or gradient is far above those of the last 100 steps; such a step is reported in any case."""
 
     evaluate_every: int = 100
     """Steps between two evaluations on the validation documents, each followed by a checkpoint."""
@@ -83,6 +107,9 @@ class TrainingConfig:
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.final_learning_rate_ratio <= 1, "final_learning_rate_ratio", self.final_learning_rate_ratio, "from 0 to 1")
+        _require(0 < self.decay_share <= 1, "decay_share", self.decay_share, "above 0 and at most 1")
+        is_read = self.schedule == "wsd" or self.decay_share == 0.1
+        _require(is_read, "decay_share", self.decay_share, f"left alone with the schedule {self.schedule}, or given with wsd")
         _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         for name in ("beta1", "beta2"):

@@ -1,8 +1,8 @@
 """The training loop of both models: steps, evaluations, checkpoints, and an exact way back after a kill.
 
-The state on disk (weights, optimiser, step, cursor in the data, metrics so far) is written after every evaluation. A
-run that starts in a folder with a state goes on from there and takes the same steps that the first run would have
-taken, so the end is the same, bit for bit on a CPU with the same number of threads.
+The state on disk (weights, optimiser, step, cursor in the data, metrics so far, what the guard has seen) is written after
+every evaluation. A run that starts in a folder with a state goes on from there and takes the same steps that the first run
+would have taken, so the end is the same, bit for bit on a CPU with the same number of threads.
 
 Several processes (see `world`) take the same steps as one, each learning from its share of a step's rows; only rounding
 differs. So a run may go on with another number of them. The first writes all files and talks to the user. Every decision
@@ -11,99 +11,35 @@ is made by all in the same step, from numbers that all of them have.
 
 import json
 import math
-import resource
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bltdata.atomic import remove_leftovers, write_bytes
+from bltdata.atomic import remove_leftovers
 from bltdata.config import to_mapping
-from bltdata.errors import BuildError, CheckpointError
+from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
-from bltdata.training.checkpoint import load_state, remove_run, save_state
 from bltdata.training.config import TrainingConfig
+from bltdata.training.guards import Guard
+from bltdata.training.interface import Step, TrainingTask
 from bltdata.training.interrupt import deferred_interrupt
-from bltdata.training.optimiser import build_optimiser, learning_rate_at
+from bltdata.training.keeping import Keeping
+from bltdata.training.memory import is_out_of_memory, within_memory
+from bltdata.training.metrics import MetricsFiles, peak_memory_bytes
+from bltdata.training.optimiser import build_optimiser, clip_gradients
+from bltdata.training.progress import Progress, Reporter
+from bltdata.training.schedule import learning_rate_at
+from bltdata.training.states import check_identity, go_back_to, load_state, remove_run, save_state
 from bltdata.training.world import World
 
-METRICS_FILE = "metrics.jsonl"
-
-Place = tuple[int, ...]
-"""A place in the data, as whoever reads it counts; empty where it begins."""
-
 BatchT = TypeVar("BatchT")
-
-
-@dataclass(frozen=True)
-class Step(Generic[BatchT]):
-    """What an optimiser step learns from."""
-
-    batches: Iterator[BatchT]
-    """The micro-batches of this process."""
-
-    num_bytes: int
-    """Raw bytes that are predicted, in all processes together."""
-
-    cursor: Place
-    """Where the next step begins."""
-
-
-class TrainingTask(Protocol[BatchT]):
-    """What is trained: a model, the batches it learns from, and how it is judged and kept."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model; the loop moves nothing, so it stands where it trains."""
-
-    @property
-    def tokens_per_epoch(self) -> int:
-        """Tokens of an epoch, for reporting how far the run is."""
-
-    def steps(self, cursor: Place) -> Iterator[Step[BatchT]]:
-        """Optimiser steps from `cursor` on, without end."""
-
-    def loss(self, batch: BatchT) -> Tensor:
-        """Summed nats of a batch, differentiable; every one of its tokens predicts."""
-
-    def evaluate(self) -> PredictionSums:
-        """Totals over this process's share of the validation documents."""
-
-    def save_best(self, metrics: dict[str, Any]) -> None:
-        """Keep the model as it is now: it is the best so far."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands. All of it is in the state on disk."""
-
-    step: int = 0
-    cursor: Place = ()
-    best_loss: float = math.inf
-    evaluations_without_best: int = 0
-    finished: bool = False
-    seconds: float = 0.0
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """Who is told how the run goes. The default tells nobody."""
-
-    said: Callable[[str], None] = lambda text: None
-    """A sentence for the user."""
-
-    evaluated: Callable[[dict[str, Any]], None] = lambda metrics: None
-    """The metrics of an evaluation."""
-
-    stepped: Callable[[int], None] = lambda steps: None
-    """Steps taken since the last call."""
+T = TypeVar("T")
 
 
 class TrainingRun(Generic[BatchT]):
@@ -117,6 +53,10 @@ class TrainingRun(Generic[BatchT]):
             data's fingerprint. A state with another identity is refused.
         reporter: who is told, by the first process.
         world: the processes that share the work; None where there is one.
+        keeping: what the folder keeps, and where the run goes on.
+
+    Raises:
+        ConfigError: a step's rows can't be shared out evenly among the processes.
     """
 
     def __init__(
@@ -127,18 +67,27 @@ class TrainingRun(Generic[BatchT]):
         identity: dict[str, Any],
         reporter: Reporter | None = None,
         world: World | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self.task = task
         self.config = config
         self.folder = folder
+        self.keeping = keeping or Keeping()
         self.world = world or World()
         self.reporter = reporter if reporter and self.world.is_first else Reporter()
         # As JSON gives it back, so that it compares equal to the one in a state.
         self._identity = json.loads(json.dumps({**identity, "training": to_mapping(config)}))
+        self._share = config.share(self.world.size)
         self._optimiser = build_optimiser(task.model, config)
         self._device = next(task.model.parameters()).device
         self._dtype = resolve_precision(config.precision, self._device)
         self._progress = Progress()
+        self._guard = Guard()
+        self._steps: Iterator[Step[BatchT]] = iter(())
+        self._counted: Counter[str] = Counter()
+        self._files: MetricsFiles | None = None
+        """Of the process that writes."""
+        self._saved_step = 0
 
     def run(self, resume: bool = True) -> dict[str, Any]:
         """Train to the end.
@@ -150,12 +99,15 @@ class TrainingRun(Generic[BatchT]):
             The metrics of the best evaluation.
 
         Raises:
+            ConfigError: the state of a step is to be gone on from and is to be deleted.
             CheckpointError: the folder's state is damaged or belongs to another run.
-            BuildError: the loss stopped being a number.
+            BuildError: the loss stopped being a number, or the model or a single row needs more memory than there is.
             KeyboardInterrupt: Ctrl-C, after the state was written.
         """
         prepare_allocator()
         with self.world.together():
+            if not resume and self.keeping.resume_from is not None:
+                raise ConfigError(f"--no-resume deletes the state of step {self.keeping.resume_from}; leave it or --resume-from out.")
             if self.world.is_first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self.folder)
@@ -164,20 +116,37 @@ class TrainingRun(Generic[BatchT]):
         with self.world.together():
             if resume:
                 self._restore()
-            self._write_metrics()
-        if not self._progress.finished:
-            with deferred_interrupt() as interrupted:
-                self._train(interrupted)
+        try:
+            with self.world.together():
+                if self.world.is_first:
+                    if self.keeping.resume_from is not None:
+                        go_back_to(self.folder, self.keeping.resume_from)
+                    self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
+                    self._files.write(self._progress.metrics)
+            if not self._progress.finished:
+                with deferred_interrupt() as interrupted:
+                    self._train(interrupted)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # Smaller micro-batches can't mend it: they were tried where they can.
+            raise BuildError(
+                f"Memory doesn't suffice for the model and its optimiser (step {self._progress.step + 1}): choose a smaller model or a "
+                "larger device."
+            ) from error
+        finally:
+            if self._files:
+                self._files.close()
         return min(self._progress.metrics, key=lambda metrics: metrics["loss"])
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
         progress, config = self._progress, self.config
-        steps = self.task.steps(progress.cursor)
+        self._steps = self.task.steps(progress.cursor, self._share)
         self.reporter.stepped(progress.step)
         seconds_before, started = progress.seconds, time.monotonic()
         bytes_since, since = 0, started
         while not progress.finished:
-            bytes_since += self._step(steps)
+            bytes_since += self._step()
             progress.step += 1
             self.reporter.stepped(1)
             progress.seconds = seconds_before + time.monotonic() - started
@@ -186,133 +155,172 @@ class TrainingRun(Generic[BatchT]):
                 self._save()
                 bytes_since, since = 0, time.monotonic()
             if self.world.any(interrupted()):
+                self._add_up_counts()
                 self._save()
                 raise KeyboardInterrupt
 
-    def _step(self, steps: Iterator[Step[BatchT]]) -> int:
+    def _step(self) -> int:
         """One optimiser step; returns how many raw bytes it learned from, in all processes."""
-        model = self.task.model
+        model, number = self.task.model, self._progress.step + 1
         model.train()
-        self._optimiser.set_learning_rate(learning_rate_at(self._progress.step, self.config))
-        with self.world.together():
-            step = next(steps)
-            nats = self._gradients(step)
+        self._optimiser.set_learning_rate(learning_rate_at(number - 1, self.config))
+        step, nats = self._within_memory(self._gradients)
         nats = self.world.sum_gradients(model.parameters(), nats)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), self.config.clip_norm)
-        # The only time that the CPU waits for a GPU. Both are sums of what isn't negative, so one can't hide the other.
-        self._check_finite(bool(torch.isfinite(nats + norm)), self._progress.step + 1)
-        self._optimiser.step()
+        norm = clip_gradients(model.parameters(), self.config.clip_norm)
+        # The only time that the CPU waits for a GPU.
+        loss, length = torch.stack([nats / self._num_tokens, norm]).tolist()
+        verdict = self._guard.judge(number, loss, length, skip_spikes=self.config.skip_spikes)
+        if verdict.remark:
+            self.reporter.said(verdict.remark)
+        if verdict.is_taken:
+            self._optimiser.step()
         self._optimiser.zero_grad()
+        if self._guard.is_lost:
+            what = f"In {self._guard.not_finite_in_a_row} steps in a row, the last of them {number}, loss or gradient were not finite"
+            raise self.world.found_by_all(BuildError(f"{what}: {self._cure()}"))
         self._progress.cursor = step.cursor
+        self._counted.update(step.counted)
         return step.num_bytes
 
-    def _gradients(self, step: Step[BatchT]) -> Tensor:
-        """Add up the gradients of this process's micro-batches; returns the nats they are of."""
-        # Every row of every process is full, so the whole step's count is known before its last micro-batch.
-        count = self.config.batch_rows * self.config.row_tokens
+    @property
+    def _num_tokens(self) -> int:
+        """Tokens of a step: every row of every process is full."""
+        return self.config.batch_rows * self.config.row_tokens
+
+    def _gradients(self) -> tuple[Step[BatchT], Tensor]:
+        """Add up the gradients of this process's micro-batches; returns the nats they are of, too."""
+        step = next(self._steps)
         total = torch.zeros((), device=self._device)
         for batch in step.batches:
             with autocast(self._device, self._dtype):
                 nats = self.task.loss(batch)
-            (nats / count).backward()
+            (nats / self._num_tokens).backward()
             total += nats.detach()
-        return total
+        return step, total
+
+    def _within_memory(self, work: Callable[[], T]) -> T:
+        """What `work` returns. As long as it doesn't fit into the memory of one of the processes, all halve their micro-batches."""
+        while True:
+            with self.world.together():
+                result = within_memory(work)
+            # Asked again outside of the block, at whose end all that failed otherwise are gone.
+            if not self.world.any(result is None):
+                assert result is not None
+                return result
+            del result
+            self._halve_micro_batches()
+
+    def _halve_micro_batches(self) -> None:
+        """Go back to the beginning of this step, with micro-batches half as large."""
+        step, rows = self._progress.step + 1, self._share.rows_at_once
+        if rows == 1:
+            raise self.world.found_by_all(
+                BuildError(
+                    f"Memory doesn't suffice for a single row of {self.config.row_tokens} tokens (step {step}): lower row_tokens, or "
+                    "choose a smaller model or a larger device."
+                )
+            )
+        self._share = self._share.at_most(rows // 2)
+        self._progress.rows_at_once = self._share.rows_at_once
+        self._optimiser.zero_grad()
+        self._steps = self.task.steps(self._progress.cursor, self._share)
+        self.reporter.said(
+            f"Memory didn't suffice for {rows} rows at once (step {step}): from here on a micro-batch has {self._share.rows_at_once}, and "
+            "a step learns from the same rows as before."
+        )
 
     def _evaluate(self, bytes_per_second: float) -> None:
         progress = self._progress
         self.task.model.eval()
-        with self.world.together(), torch.no_grad(), autocast(self._device, self._dtype):
-            share = self.task.evaluate()
-        sums = sum(self.world.gather(share), PredictionSums())
-        self._check_finite(math.isfinite(sums.nats), progress.step)
+        sums = sum(self.world.gather(self._within_memory(self._judge)), PredictionSums())
+        if not math.isfinite(sums.nats):
+            what = f"The loss on the validation documents stopped being a number at step {progress.step}"
+            raise self.world.found_by_all(BuildError(f"{what}: {self._cure()}"))
+        self._add_up_counts()
         metrics = {
             "step": progress.step,
             **sums.metrics(),
+            **self._guard.metrics(),
+            **progress.counted,
             "learning_rate": learning_rate_at(progress.step - 1, self.config),
             "bytes_per_second": bytes_per_second,
             "memory_bytes": peak_memory_bytes(self._device),
-            "epoch": progress.step * self.config.batch_rows * self.config.row_tokens / self.task.tokens_per_epoch,
+            "epoch": progress.step * self._num_tokens / self.task.tokens_per_epoch,
             "seconds": progress.seconds,
         }
         progress.metrics.append(metrics)
-        if metrics["loss"] < progress.best_loss:
+        is_best = metrics["loss"] < progress.best_loss
+        if is_best:
             progress.best_loss, progress.evaluations_without_best = metrics["loss"], 0
-            with self.world.together():
-                if self.world.is_first:
-                    self.task.save_best(metrics)
         else:
             progress.evaluations_without_best += 1
         patience = self.config.patience
         out_of_patience = patience is not None and progress.evaluations_without_best >= patience
         progress.finished = out_of_patience or progress.step >= self.config.steps
+        with self.world.together():
+            if self.world.is_first and is_best:
+                self.task.save_best(metrics)
+            if self.world.is_first and progress.finished:
+                self.task.save_last(metrics)
         self.reporter.evaluated(metrics)
         if out_of_patience:
             self.reporter.said(f"Stopped at step {progress.step}: no new best in {patience} evaluations.")
 
-    def _check_finite(self, is_finite: bool, step: int) -> None:
-        if not is_finite:
-            raise self.world.found_by_all(
-                BuildError(
-                    f"The loss stopped being a number at step {step}: lower the learning rate ({self.config.learning_rate:g}) or raise "
-                    f"the warm-up ({self.config.warmup_steps} steps), and start again in another folder."
-                )
-            )
+    def _add_up_counts(self) -> None:
+        """Add what each process counted since the last time to the progress, which all have."""
+        total = Counter(self._progress.counted)
+        for counted in self.world.gather(self._counted):
+            total.update(counted)
+        self._progress.counted, self._counted = dict(total), Counter()
 
-    def _save(self) -> None:
-        with self.world.together():
-            self._write_metrics()
-            if self.world.is_first:
-                self._write_state()
+    def _judge(self) -> PredictionSums:
+        with torch.no_grad(), autocast(self._device, self._dtype):
+            return self.task.evaluate(self._share.rows_at_once)
 
-    def _write_state(self) -> None:
-        progress = self._progress
-        save_state(
-            self.folder,
-            {
-                "identity": json.dumps(self._identity, sort_keys=True),
-                "progress": {**vars(progress), "cursor": list(progress.cursor)},
-                "model": self.task.model.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-            },
+    def _cure(self) -> str:
+        """What to do about a loss that isn't finite: the end of an error."""
+        config, step = self.config, self._saved_step
+        stands = f"the state of step {step} is kept" if step else "no state was written yet"
+        return (
+            f"{stands}; lower the learning rate ({config.learning_rate:g}) or raise the warm-up ({config.warmup_steps} steps), and start "
+            "again in another folder."
         )
 
+    def _save(self) -> None:
+        progress = self._progress
+        with self.world.together():
+            if self._files:
+                self._files.write(progress.metrics)
+                state = {
+                    "identity": json.dumps(self._identity, sort_keys=True),
+                    "progress": {**vars(progress), "cursor": list(progress.cursor)},
+                    "guard": dict(vars(self._guard)),
+                    "model": self.task.model.state_dict(),
+                    "optimiser": self._optimiser.state_dict(),
+                }
+                save_state(self.folder, progress.step, state, self.keeping.keep_last)
+        self._saved_step = progress.step
+
     def _restore(self) -> None:
-        state = load_state(self.folder)
+        state = load_state(self.folder, self.keeping.resume_from)
         if state is None:
             return
-        self._check_identity(json.loads(state["identity"]))
-        self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
-        self.task.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        check_identity(self.folder, json.loads(state["identity"]), self._identity)
+        try:
+            self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
+            # Runs that began before there were guards have none.
+            self._guard = Guard(**state.get("guard", {}))
+            self.task.model.load_state_dict(state["model"])
+            self._optimiser.load_state_dict(state["optimiser"])
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"The state in {self.folder} is of another version of the toolkit, whose models or optimisers differ; go on with that "
+                "one, or start over with --no-resume."
+            ) from error
+        self._saved_step = self._progress.step
+        if self._progress.rows_at_once:
+            self._share = self._share.at_most(self._progress.rows_at_once)
         how = "It had finished already" if self._progress.finished else "Going on"
         self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}.")
-
-    def _check_identity(self, found: dict[str, Any]) -> None:
-        there, here = _flatten(found), _flatten(self._identity)
-        for name in sorted(there.keys() | here.keys()):
-            if there.get(name) != here.get(name):
-                raise CheckpointError(
-                    f"{self.folder} holds another run: its {name} is {there.get(name)!r}, this one's is {here.get(name)!r}; "
-                    "choose another folder, or start over there with --no-resume."
-                )
-
-    def _write_metrics(self) -> None:
-        if not self.world.is_first:
-            return
-        lines = [json.dumps(metrics) + "\n" for metrics in self._progress.metrics]
-        write_bytes(self.folder / METRICS_FILE, "".join(lines).encode())
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory the run has used so far: of the GPU it runs on, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat

@@ -1,13 +1,13 @@
-"""The optimisers, with decay on matrices only, and a learning rate that warms up and falls along a cosine."""
+"""The optimisers, with decay on matrices only."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bltdata.training.config import TrainingConfig
+from bltdata.training.row_adam import RowAdam
 from bltdata.vocab import VOCAB_SIZE
 
 
@@ -55,14 +55,17 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
 
     The weights of linear layers decay; embeddings and norms don't: shrinking them changes scales that nothing restores. With
     `muon`, the same weights but for the head's, which is an embedding the other way round, take orthogonalised steps of the
-    size that AdamW's have, so that one learning rate serves all.
+    size that AdamW's have, so that one learning rate serves all. Tables that bags of rows are summed from (`nn.EmbeddingBag`) and that
+    give sparse gradients, which `sparse_tables` sees to, go to `RowAdam`.
 
     Source: AdamW arXiv:1711.05101, algorithm 2; Muon arXiv:2502.16982, section 2.
     """
+    tables = sparse_tables(model, config)
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     decayed = {id(layer.weight) for layer in linear}
     hidden = {id(layer.weight) for layer in linear if layer.out_features != VOCAB_SIZE} if config.optimiser == "muon" else set()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    in_tables = set(map(id, tables))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in in_tables]
     groups = [
         {"params": [p for p in parameters if id(p) in decayed - hidden], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
@@ -72,18 +75,40 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
     orthogonalised = [p for p in parameters if id(p) in hidden]
     if orthogonalised:
         parts["muon"] = torch.optim.Muon(orthogonalised, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    if tables:
+        parts["row_adam"] = RowAdam(tables, lr=rate, beta2=config.beta2)
     return Optimiser(parts)
 
 
-def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Learning rate of step `step`, counted from 0: a linear rise over the warm-up, then half a cosine to the final rate.
+def sparse_tables(model: nn.Module, config: TrainingConfig) -> list[Tensor]:
+    """The tables of `model` that get sparse gradients under `config`; all bags are told whether they give such."""
+    bags = [layer for layer in model.modules() if isinstance(layer, nn.EmbeddingBag)]
+    for bag in bags:
+        bag.sparse = config.table_optimiser == "row_adam"
+    return [bag.weight for bag in bags if bag.sparse and bag.weight.requires_grad]
 
-    >>> config = TrainingConfig(steps=101, warmup_steps=0, learning_rate=1.0, final_learning_rate_ratio=0.0)
-    >>> [round(learning_rate_at(step, config), 3) for step in (0, 50, 100)]
-    [1.0, 0.5, 0.0]
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale all gradients down so that together they are no longer than `max_norm`, as `nn.utils.clip_grad_norm_` does, sparse ones too.
+
+    Args:
+        parameters: those with a gradient count; a sparse gradient is coalesced.
+        max_norm: the length that is left alone.
+
+    Returns:
+        The norm before, a scalar.
     """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = min(1.0, (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps))
-    floor = config.final_learning_rate_ratio
-    return config.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad.values())
+        else:
+            values.append(parameter.grad)
+    norm = nn.utils.get_total_norm(values)
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
+    return norm

@@ -1,9 +1,10 @@
 """Several processes that train one model, as `torchrun` starts them, with gloo on CPUs and NCCL on GPUs.
 
-Each learns from its share of a step's rows; then the gradients are summed, in one message as long as the model. That is
-a manual step and not `DistributedDataParallel`: since the sum comes after all that can go wrong in a process (reading,
-memory), the processes agree before it whether all came so far, and so a failure ends all of them in the same step, with
-one sentence and nobody left waiting. What it costs is that sending doesn't overlap with the backward pass.
+Each learns from its share of a step's rows; then the gradients are summed, in one message as long as the model (of a large
+table only the rows that were read are sent). That is a manual step and not `DistributedDataParallel`: since the sum comes
+after all that can go wrong in a process (reading, memory), the processes agree before it whether all came so far, and so a
+failure ends all of them in the same step, with one sentence and nobody left waiting. What it costs is that sending doesn't
+overlap with the backward pass.
 
 The small messages in which processes agree go through gloo everywhere, so they don't wait for what a GPU still computes.
 A process that died closes its connections, which the others notice at once; the timeouts are for machines that vanish
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bltdata.errors import BuildError, ConfigError
 from bltdata.nn.machine import resolve_device
@@ -137,8 +139,20 @@ class Processes(World):
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], nats: Tensor) -> Tensor:
-        """Sum gradients over the processes, each a view of one buffer afterwards; see `World.sum_gradients`."""
+        """Sum gradients over the processes; see `World.sum_gradients`.
+
+        Dense ones are views of one buffer afterwards. Of sparse ones, which are sparse in all processes, only the rows are sent.
+        """
         trained = [parameter for parameter in parameters if parameter.requires_grad]
+        dense = []
+        for parameter in trained:
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = self._sum_rows(parameter.grad)
+            else:
+                dense.append(parameter)
+        return self._sum_dense(dense, nats)
+
+    def _sum_dense(self, trained: list[nn.Parameter], nats: Tensor) -> Tensor:
         gradients = [parameter.grad if parameter.grad is not None else torch.zeros_like(parameter) for parameter in trained]
         flat = [*(gradient.flatten() for gradient in gradients), nats.reshape(1)]
         if self._buffer.numel() == sum(part.numel() for part in flat):
@@ -150,6 +164,25 @@ class Processes(World):
         for parameter, part in zip(trained, parts, strict=False):
             parameter.grad = part.view_as(parameter)
         return parts[-1].reshape(())
+
+    def _sum_rows(self, gradient: Tensor) -> Tensor:
+        """The sum of a sparse gradient over the processes, coalesced. All add the same list, by rank, so all have the same bits."""
+        gradient = gradient.coalesce()
+        rows_R, values_RD = gradient.indices()[0], gradient.values()
+        # Messages must be of one length: that of the process with the most rows.
+        counts = self.gather(len(rows_R))
+        missing = max(counts) - len(rows_R)
+        rows = self._gather_tensors(functional.pad(rows_R, (0, missing)))
+        values = self._gather_tensors(functional.pad(values_RD, (0, 0, 0, missing)))
+        all_rows = torch.cat([part[:count] for part, count in zip(rows, counts, strict=True)])
+        all_values = torch.cat([part[:count] for part, count in zip(values, counts, strict=True)])
+        return torch.sparse_coo_tensor(all_rows[None], all_values, gradient.shape, check_invariants=False).coalesce()
+
+    def _gather_tensors(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of each process, all of one shape, by rank."""
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._talk(lambda: dist.all_gather(parts, tensor, group=self._gradients))
+        return parts
 
     def _code(self, problem: BaseException | None) -> int:
         """How a block ended in this process: the lower, the more it matters to all."""

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import Share, TrainingConfig
-from bltdata.training.loop import Place, Step
+from bltdata.training.interface import Step
 from bltdata.training.packing import Cursor, PackedRow, Packer, StoreT
+from bltdata.training.progress import Place
+from bltdata.training.states import LAST_FOLDER
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT", bound=tuple[Tensor, ...])
@@ -42,7 +44,7 @@ class TrainingRows(Protocol[BatchT]):
 
 
 class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
-    """A model that learns from packed rows; see `bltdata.training.loop.TrainingTask`.
+    """A model that learns from packed rows; see `bltdata.training.interface.TrainingTask`.
 
     Args:
         model: stands on the device where it trains.
@@ -52,9 +54,6 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         folder: where the best model goes.
         extra: what else its `config.json` says.
         world: the processes that share the work.
-
-    Raises:
-        ConfigError: a step's rows can't be shared out evenly among them.
     """
 
     def __init__(
@@ -74,7 +73,6 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         self._train = train
         self._validation = validation
         self._batch_rows = config.batch_rows
-        self._share = config.share(world.size)
         self._world = world
 
     @abstractmethod
@@ -89,38 +87,42 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         """Write the model to the run's folder: it is the best so far."""
         self.model.save(self._folder, {**self._extra, "validation": metrics})
 
+    def save_last(self, metrics: dict[str, Any]) -> None:
+        """Write the model below the run's folder: it is the last."""
+        self.model.save(self._folder / LAST_FOLDER, {**self._extra, "validation": metrics})
+
     @property
     def tokens_per_epoch(self) -> int:
         """Tokens of all training documents."""
         return self._train.tokens_per_epoch
 
-    def steps(self, cursor: Place) -> Iterator[Step[BatchT]]:
+    def steps(self, cursor: Place, share: Share) -> Iterator[Step[BatchT]]:
         """Optimiser steps from `cursor` on, without end, each with this process's share of its rows.
 
         All processes go through the same rows, and each reads the documents of its own.
         """
         if not isinstance(self._train, Packer):
-            for step in self._train.steps(cursor, self._batch_rows, self._share, self._world.rank):
-                yield Step(map(self._to_device, step.batches), step.num_bytes, step.cursor)
+            for step in self._train.steps(cursor, self._batch_rows, share, self._world.rank):
+                yield Step(map(self._to_device, step.batches), step.num_bytes, step.cursor, step.counted)
             return
         rows = self._train.endless_rows(Cursor(*cursor))
-        begin = self._world.rank * self._share.num_rows
+        begin = self._world.rank * share.num_rows
         while True:
             taken = list(itertools.islice(rows, self._batch_rows))
-            own = [row for row, _ in taken[begin : begin + self._share.num_rows]]
-            yield Step(self._batches(iter(own)), sum(row.num_bytes for row, _ in taken), taken[-1][1])
+            own = [row for row, _ in taken[begin : begin + share.num_rows]]
+            yield Step(self._batches(iter(own), share.rows_at_once), sum(row.num_bytes for row, _ in taken), taken[-1][1])
 
     def loss(self, batch: BatchT) -> Tensor:
         """Summed nats of a batch of full rows, differentiable."""
         return negative_log_likelihood_sum(*self.predict(batch))
 
-    def evaluate(self) -> PredictionSums:
-        """Totals over this process's share of the validation documents, packed as in training."""
+    def evaluate(self, rows_at_once: int) -> PredictionSums:
+        """Totals over this process's share of the validation documents, packed as in training, so many rows at a time."""
         rows = itertools.islice(self._validation.one_pass(), self._world.rank, None, self._world.size)
-        return sum((PredictionSums.of(*self.predict(batch)) for batch in self._batches(rows)), PredictionSums())
+        return sum((PredictionSums.of(*self.predict(batch)) for batch in self._batches(rows, rows_at_once)), PredictionSums())
 
-    def _batches(self, rows: Iterator[PackedRow[StoreT]]) -> Iterator[BatchT]:
-        while taken := list(itertools.islice(rows, self._share.rows_at_once)):
+    def _batches(self, rows: Iterator[PackedRow[StoreT]], rows_at_once: int) -> Iterator[BatchT]:
+        while taken := list(itertools.islice(rows, rows_at_once)):
             yield self._to_device(self.collate(taken))
 
     def _to_device(self, batch: BatchT) -> BatchT:

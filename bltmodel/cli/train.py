@@ -14,7 +14,9 @@ from bltdata.config import from_mapping, merged, to_mapping
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 from bltdata.training.config import TrainingConfig
+from bltdata.training.keeping import Keeping
 from bltmodel.config import PRESETS, BLTConfig, config_from_preset
+from bltmodel.step_config import StepConfig
 
 
 class SourceWeight(click.ParamType):
@@ -77,9 +79,11 @@ def source_weights(table: Mapping[str, Any], where: str) -> dict[str, float]:
 )
 @click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")
 @options_from(TrainingConfig)
+@options_from(StepConfig)
 @device_option
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
 @resume_option
+@options_from(Keeping)
 @config_option
 @json_option
 @click.pass_context
@@ -98,26 +102,39 @@ def train(
 ) -> None:
     """Train a Byte Latent Transformer on a folder of shards.
 
-    Run the same command again to go on after a stop. In the end OUT holds the model that was best on the validation documents. A
-    TOML file may have the sections [model], whose keys change the preset's settings, [training], and [mixing], with a weight for each
-    source. Several processes train one
-    model when torchrun starts them: they share the rows of each step, and the result is that of one.
+    Run the same command again to go on after a stop. In the end OUT holds the model that was best on the validation documents, and
+    OUT/last the last one. A TOML file may have the sections [model], whose keys change the preset's settings, [training],
+    [step], and [mixing], with a weight for each source. Several processes train one model when torchrun starts them: they share the rows of
+    each step, and the result is that of one.
     """
     with training_world() as world:
         with world.together():
-            sections = read_sections(config_file, ["model", "training", "mixing"])
+            sections = read_sections(config_file, ["model", "training", "step", "mixing"])
             changes = dict(sections["model"])
             preset_in_file = changes.pop("preset", "tiny")
             base = to_mapping(config_from_preset(preset or str(preset_in_file)))
             architecture = from_mapping(BLTConfig, merged(base, changes), section_name(config_file, "model"))
             training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
+            step = settings(ctx, StepConfig, sections["step"], where=section_name(config_file, "step"))
+            keeping = settings(ctx, Keeping, {})
             mixing = merged(source_weights(sections["mixing"], section_name(config_file, "mixing")), dict(weights))
 
             from bltmodel.training import open_training_data, train_blt
 
         data = open_training_data(shards, validation_shards, folder=out, weights=mixing, world=world)
         with training_reporter(training.steps, world) as reporter:
-            best = train_blt(architecture, training, data, out, device=device, reporter=reporter, resume=resume, world=world)
+            best = train_blt(
+                architecture,
+                training,
+                data,
+                out,
+                device=device,
+                reporter=reporter,
+                resume=resume,
+                keeping=keeping,
+                step=step,
+                world=world,
+            )
     if not world.is_first:
         return
     if as_json:

@@ -186,10 +186,14 @@ def test_patches_that_do_not_add_up_are_refused(dataset, monkeypatch):
         blocks_of(dataset).block(0, 0)
 
 
-def test_starts_of_patches():
-    starts = np.zeros(6, dtype=bool)
-    mark_starts(np.array([2, 1, 3], dtype=np.uint32), starts)
-    assert starts.tolist() == [True, False, True, True, False, False]
+@pytest.mark.parametrize(
+    ("lengths", "positions"),
+    [([2, 1, 3], [0, 2, 3]), ([6], [0]), ([3, 9], [0, 3]), ([2**32 - 1, 2**32 - 1], [0]), ([2, 2], [0, 2]), ([], []), ([6, 0], [0])],
+)
+def test_starts_of_patches(lengths, positions):
+    memory = np.ones(8, dtype=bool)
+    assert mark_starts(np.array(lengths, dtype=np.uint32), memory[:6]) == sum(lengths)
+    assert np.flatnonzero(memory).tolist() == [*positions, 6, 7]
 
 
 def test_nothing_to_take(dataset, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import bltmodel.data
+import bltmodel.blocks
 from bltdata.errors import ShardError
 from bltdata.nn.loss import IGNORED_TARGET
 from bltdata.patching import PatchRule
@@ -64,8 +64,8 @@ def test_documents_in_order_decode_each_row_group_once_and_keep_few(store, monke
         alive.append(weakref.ref(offsets))
         return flat, offsets
 
-    bytes_column = bltmodel.data.bytes_column
-    monkeypatch.setattr(bltmodel.data, "bytes_column", tracked)
+    bytes_column = bltmodel.blocks.bytes_column
+    monkeypatch.setattr(bltmodel.blocks, "bytes_column", tracked)
     for row in Packer(store, in_order(np.arange(len(store.lengths))), 64).one_pass():
         collate([row], CPU)
     assert len(counts) == len(store.dataset.row_groups)

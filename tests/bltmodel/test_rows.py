@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bltdata.errors import ConfigError, CorpusError
 from bltdata.shards import ShardDataset, open_shards
 from bltdata.training.config import TrainingConfig
-from bltdata.training.loop import Place
 from bltdata.training.packing import Cursor, Packer
+from bltdata.training.progress import Place
 from bltdata.vocab import BYTE_OFFSET
 from bltmodel.blocks import ShuffledBlocks
 from bltmodel.data import ShardStore, collate

@@ -13,14 +13,18 @@ import torch
 
 import bltmodel.rows
 import bltmodel.training
-from bltdata.errors import BuildError, CheckpointError, CorpusError, ShardError
+from bltdata.errors import BuildError, CheckpointError, ConfigError, CorpusError, ShardError
 from bltdata.lock import exclusive
+from bltdata.nn.loss import PredictionSums
 from bltdata.patching import PatchRule
+from bltdata.shards import open_shards
 from bltdata.training.loop import Reporter
-from bltdata.training.packing import spread_documents
+from bltdata.training.packing import Packer, in_order, spread_documents
 from bltdata.training.world import World
-from bltmodel.evaluation import evaluate
+from bltmodel.data import ShardStore, collate
+from bltmodel.latent import LatentTransformer
 from bltmodel.model import BLT
+from bltmodel.step_config import StepConfig
 from bltmodel.training import TrainingData, open_training_data, train_blt, trained_on
 from tests.bltmodel.datasets import entropy_model, texts, train, training, write_dataset
 from tests.bltmodel.documents import tiny_config
@@ -216,11 +220,21 @@ def test_a_model_that_no_training_wrote_says_nothing(tmp_path):
         trained_on({"kind": "bltmodel.BLT"}, tmp_path / "blt")
 
 
-def test_training_learns_and_its_figures_are_those_of_evaluate(split_shards, tmp_path):
+def judged(model_folder: Path, shards: Path, row_tokens: int) -> dict[str, float]:
+    """The figures of the model on the disk, on rows as training packs them."""
+    store, model, sums = ShardStore(open_shards(shards)), BLT.load(model_folder), PredictionSums()
+    for row in Packer(store, in_order(np.arange(store.num_documents)), row_tokens).one_pass():
+        batch = collate([row], torch.device("cpu"))
+        with torch.no_grad():
+            sums += PredictionSums.of(model(batch), batch.targets_BT)
+    return sums.metrics()
+
+
+def test_training_learns_and_its_figures_are_those_of_the_model_it_leaves(split_shards, tmp_path):
     out = train(split_shards, tmp_path / "blt", steps=60, evaluate_every=60, validation_bytes=1 << 20, row_tokens=64)
     (last,) = metrics_of(out)
     assert last["bits_per_byte"] < 4.5
-    report = evaluate(out, split_shards / "validation", device="cpu", compressors=[]).report()["overall"]
+    report = judged(out, split_shards / "validation", row_tokens=64)
     for name in ("loss", "bits_per_byte", "accuracy", "perplexity", "confidence_mean", "confidence_min", "confidence_max"):
         assert report[name] == pytest.approx(last[name], rel=1e-5), name
 
@@ -251,8 +265,7 @@ def test_patience_ends_a_run_that_gets_worse(split_shards, tmp_path):
     assert len(losses) == best + 1 + 4 < 200
     assert said == [f"Stopped at step {len(losses)}: no new best in 4 evaluations."]
     # What is kept is the best, not the last.
-    report = evaluate(tmp_path / "blt", split_shards / "validation", device="cpu", compressors=[]).report()
-    assert report["overall"]["loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert judged(tmp_path / "blt", split_shards / "validation", row_tokens=32)["loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ stop and go on
@@ -363,6 +376,11 @@ def run_in(world: World, shards: Path, out: Path, changes: dict[str, Any]) -> di
     return train_blt(tiny_config(), training(**changes), data, out, device="cpu", world=world)
 
 
+def run_until(world: World, shards: Path, out: Path, changes: dict[str, Any], step: int) -> dict[str, Any]:
+    data = open_training_data(shards, folder=out, world=world)
+    return train_blt(tiny_config(), training(**changes), data, out, device="cpu", reporter=interrupt_at(step), world=world)
+
+
 def test_two_processes_train_what_one_does(shards, tmp_path):
     # Nothing is clipped, which would hide a wrong scale.
     changes = {"clip_norm": 1e6}
@@ -375,7 +393,99 @@ def test_two_processes_train_what_one_does(shards, tmp_path):
             assert first.error is None
             assert first.value["loss"] == second.value["loss"]
         (parts, _) = both.run(run_in, shards, tmp_path / "parts", {**changes, "micro_batch_rows": 1})
+        stopped = both.run(run_until, shards, tmp_path / "by one", changes, 3)
     assert parts.error is None
-    for name in ("together", "resumed", "parts"):
+    # What two saved, one goes on from, and four do.
+    assert [outcome.error for outcome in stopped] == ["KeyboardInterrupt"] * 2
+    shutil.copytree(tmp_path / "by one", tmp_path / "by four")
+    run_in(World(), shards, tmp_path / "by one", changes)
+    with group(4) as four:
+        assert [outcome.error for outcome in four.run(run_in, shards, tmp_path / "by four", changes)] == [None] * 4
+    for name in ("together", "resumed", "parts", "by one", "by four"):
         for line, expected in zip(metrics_of(tmp_path / name), metrics_of(tmp_path / "alone"), strict=True):
             assert line == pytest.approx(expected, abs=1e-5, rel=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------- how steps are computed
+
+
+def run_with(step: StepConfig, data: TrainingData, out: Path, world: World | None = None, **changes: Any) -> dict[str, Any]:
+    reporter = changes.pop("reporter", None)
+    return train_blt(tiny_config(), training(**changes), data, out, device="cpu", step=step, world=world, reporter=reporter)
+
+
+def shapes_of_latents(monkeypatch: pytest.MonkeyPatch) -> dict[bool, set[int]]:
+    """Patches a row, of batches while gradients were (True) and weren't computed."""
+    seen: dict[bool, set[int]] = {True: set(), False: set()}
+    forward = LatentTransformer.forward
+
+    def spy(latent: LatentTransformer, patches: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen[torch.is_grad_enabled()].add(patches.shape[1])
+        return forward(latent, patches, *rest)
+
+    monkeypatch.setattr(LatentTransformer, "forward", spy)
+    return seen
+
+
+def test_a_large_budget_changes_no_result_and_fixes_all_shapes(shards, tmp_path, monkeypatch):
+    data = open_training_data(shards)
+    expected = run(data, tmp_path / "without", row_tokens=64)
+    seen = shapes_of_latents(monkeypatch)
+    best = run_with(StepConfig(patch_margin=100.0), data, tmp_path / "with", row_tokens=64)
+    assert seen == {True: {64}, False: {64}}
+    assert (best["patches_joined"], best["rows_over_budget"]) == (0, 0)
+    assert best["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
+def test_what_overflows_the_budget_is_joined_counted_and_resumed(shards, tmp_path, monkeypatch):
+    data, step, changes = open_training_data(shards), StepConfig(patch_margin=1.0), {"row_tokens": 64}
+    seen = shapes_of_latents(monkeypatch)
+    whole = run_with(step, data, tmp_path / "whole", **changes)
+    counts = [(line["patches_joined"], line["rows_over_budget"]) for line in metrics_of(tmp_path / "whole")]
+    assert counts == sorted(counts)
+    assert counts[-1][0] > 0
+    assert len(seen[True]) == 1 or counts[-1][1] > 0
+    with pytest.raises(KeyboardInterrupt):
+        run_with(step, data, tmp_path / "stopped", reporter=interrupt_at(3), **changes)
+    assert run_with(step, data, tmp_path / "stopped", **changes)["loss"] == whole["loss"]
+    assert metrics_of(tmp_path / "stopped") == metrics_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "whole")
+    with pytest.raises(CheckpointError, match=r"holds another run: its patches_per_row is \d+, this one's is None"):
+        run(data, tmp_path / "stopped", **changes)
+
+
+def test_a_budget_below_the_mean_is_refused():
+    with pytest.raises(ConfigError, match=r"The patch margin is 0\.9; it must be at least 1"):
+        StepConfig(patch_margin=0.9)
+
+
+def test_checkpointed_activations_give_the_same_bits(shards, tmp_path):
+    data = open_training_data(shards)
+    run(data, tmp_path / "kept", steps=3)
+    run_with(StepConfig(checkpoint_activations=True), data, tmp_path / "computed", steps=3)
+    assert weights_of(tmp_path / "computed") == weights_of(tmp_path / "kept")
+    # And either goes on where the other stopped.
+    assert run(data, tmp_path / "computed", steps=3) == run(data, tmp_path / "computed", steps=3)
+
+
+@pytest.mark.parametrize("optimiser", ["row_adam", "adamw"])
+def test_the_optimiser_of_the_tables_is_part_of_a_run(shards, tmp_path, optimiser):
+    data = open_training_data(shards)
+    run(data, tmp_path / "blt", steps=2, table_optimiser=optimiser)
+    other = {"row_adam": "adamw", "adamw": "row_adam"}[optimiser]
+    with pytest.raises(CheckpointError, match=r"holds another run: its training.table_optimiser is"):
+        run(data, tmp_path / "blt", steps=2, table_optimiser=other)
+
+
+def run_budgeted(world: World, shards: Path, out: Path) -> dict[str, Any]:
+    return run_with(StepConfig(patch_margin=1.0), open_training_data(shards, folder=out, world=world), out, world, clip_norm=1e6)
+
+
+def test_two_processes_join_and_count_what_one_does(shards, tmp_path):
+    run_budgeted(World(), shards, tmp_path / "alone")
+    with group(2) as both:
+        first, _ = both.run(run_budgeted, shards, tmp_path / "together")
+    assert first.error is None
+    for line, expected in zip(metrics_of(tmp_path / "together"), metrics_of(tmp_path / "alone"), strict=True):
+        assert line == pytest.approx(expected, abs=1e-5, rel=1e-5)
+    assert expected["patches_joined"] > 0

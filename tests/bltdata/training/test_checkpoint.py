@@ -9,7 +9,7 @@ from torch import nn
 
 from bltdata.errors import CheckpointError
 from bltdata.training import checkpoint
-from bltdata.training.checkpoint import load_model, load_model_metadata, load_state, remove_run, save_model, save_state
+from bltdata.training.checkpoint import load_model, load_model_metadata, save_model
 
 KIND = "tests.Model"
 
@@ -130,42 +130,6 @@ def test_a_tensor_is_missing(folder):
     assert "it lacks linear.bias" in error_of(folder)
 
 
-def test_state(tmp_path):
-    assert load_state(tmp_path) is None
-    state = {"tensor": torch.arange(3.0), "number": 1, "text": "a", "list": [1, {"b": 2.5}], "nothing": None}
-    save_state(tmp_path, state)
-    loaded = load_state(tmp_path)
-    assert torch.equal(loaded.pop("tensor"), state.pop("tensor"))
-    assert loaded == state
-
-
-def state_error_of(folder: Path) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        load_state(folder)
-    assert str(caught.value).endswith("with --no-resume.")
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("kept", [0, 1, 300, -1])
-def test_state_is_damaged(tmp_path, kept):
-    save_state(tmp_path, {"tensor": torch.zeros(100)})
-    path = tmp_path / "training_state.pt"
-    path.write_bytes(path.read_bytes()[:kept])
-    assert "training_state.pt is damaged" in state_error_of(tmp_path)
-
-
-def test_state_runs_no_code(tmp_path):
-    # What an attacker, or a careless colleague, put there.
-    torch.save({"format_version": 1, "path": Path("a")}, tmp_path / "training_state.pt")
-    assert "training_state.pt is damaged" in state_error_of(tmp_path)
-
-
-@pytest.mark.parametrize("value", [{"format_version": 2}, {}, [1]])
-def test_state_of_another_version(tmp_path, value):
-    torch.save(value, tmp_path / "training_state.pt")
-    assert "training_state.pt has format version" in state_error_of(tmp_path)
-
-
 def test_a_write_that_fails_leaves_the_old_file(folder, monkeypatch):
     before = (folder / "model.safetensors").read_bytes()
 
@@ -179,11 +143,3 @@ def test_a_write_that_fails_leaves_the_old_file(folder, monkeypatch):
     assert (folder / "model.safetensors").read_bytes() == before
     assert load_model(folder, KIND, Model)[1]["config"] == {"size": 3}
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_remove_run(folder):
-    save_state(folder, {})
-    (folder / "other").touch()
-    remove_run(folder)
-    assert [path.name for path in folder.iterdir()] == ["other"]
-    remove_run(folder)

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from bltdata.cli.settings import field_docs
+from bltdata.config import to_mapping
 from bltdata.errors import ConfigError
 from bltdata.training.config import TrainingConfig
 
@@ -32,6 +33,18 @@ def test_rows_that_cannot_be_shared_out(batch_rows, micro_batch_rows, num_proces
         TrainingConfig(batch_rows=batch_rows, micro_batch_rows=micro_batch_rows).share(num_processes)
 
 
+def test_smaller_micro_batches_are_divisors_of_the_rows():
+    share = TrainingConfig(batch_rows=12, micro_batch_rows=6).share(1)
+    assert [share.at_most(limit).rows_at_once for limit in (12, 6, 5, 4, 3, 2, 1)] == [6, 6, 4, 4, 3, 2, 1]
+    assert share.at_most(5).num_rows == 12
+
+
+def test_settings_that_came_later_are_told_only_where_they_are_used():
+    assert {"schedule", "decay_share", "skip_spikes"}.isdisjoint(to_mapping(TrainingConfig()))
+    told = to_mapping(TrainingConfig(schedule="wsd", decay_share=0.2, skip_spikes=True))
+    assert (told["schedule"], told["decay_share"], told["skip_spikes"]) == ("wsd", 0.2, True)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "limit"),
     [
@@ -47,6 +60,9 @@ def test_rows_that_cannot_be_shared_out(batch_rows, micro_batch_rows, num_proces
         ("learning_rate", 0.0, "above 0"),
         ("final_learning_rate_ratio", 1.5, "from 0 to 1"),
         ("final_learning_rate_ratio", -0.1, "from 0 to 1"),
+        ("decay_share", 0.0, "above 0 and at most 1"),
+        ("decay_share", 1.5, "above 0 and at most 1"),
+        ("decay_share", 0.2, "left alone with the schedule cosine, or given with wsd"),
         ("warmup_steps", -1, "0 or more"),
         ("weight_decay", -0.1, "0 or more"),
         ("beta1", 1.0, "from 0 to below 1"),

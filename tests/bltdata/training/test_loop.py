@@ -2,79 +2,35 @@
 
 import dataclasses
 import json
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bltdata.entropy import EntropyModel
-from bltdata.entropy.training import train_entropy_model
 from bltdata.errors import BuildError, CheckpointError
 from bltdata.nn.loss import PredictionSums
-from bltdata.training.config import TrainingConfig
-from bltdata.training.loop import METRICS_FILE, Reporter
-from bltdata.training.optimiser import Optimiser, learning_rate_at
+from bltdata.training.metrics import METRICS_FILE
+from bltdata.training.optimiser import Optimiser
+from bltdata.training.schedule import learning_rate_at
 from bltdata.training.task import PackedTask
-from tests.bltdata.small import Documents, architecture, random_documents, training
-
-CPU = torch.device("cpu")
-MEASURED = ("bytes_per_second", "memory_bytes", "seconds")
-"""What may differ between two equal runs."""
-
-TRAIN = Documents(random_documents(9, 40, seed=1, num_symbols=8))
-VALIDATION = Documents(random_documents(4, 40, seed=2, num_symbols=8))
-
-
-class Killed(Exception):
-    """Stands for a process that is killed: nothing is written any more."""
-
-
-def train(folder: Path, config: TrainingConfig | None = None, *, data: Any = "data", resume: bool = True, **told: Any) -> dict[str, Any]:
-    reporter = Reporter(**told)
-    return train_entropy_model(
-        architecture(), config or training(), TRAIN, VALIDATION, folder, data={"name": data}, device=CPU, resume=resume, reporter=reporter
-    )
-
-
-def at_step(step: int, action: Callable[[], Any]) -> Callable[[int], None]:
-    """A reporter that acts once a step is taken, before its evaluation."""
-    taken = 0
-
-    def stepped(count: int) -> None:
-        nonlocal taken
-        taken += count
-        if count and taken == step:
-            action()
-
-    return stepped
-
-
-def kill() -> None:
-    raise Killed
-
-
-def press_ctrl_c() -> None:
-    signal.raise_signal(signal.SIGINT)
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
-
-
-def outcome(folder: Path) -> tuple[bytes, list[dict[str, Any]], list[str]]:
-    """All that must be the same: the best weights, the metrics, and the names of the files."""
-    return (folder / "model.safetensors").read_bytes(), metrics_of(folder), sorted(path.name for path in folder.iterdir())
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "training_state.pt", weights_only=True)
-
+from tests.bltdata.small import architecture, training
+from tests.bltdata.training.runs import (
+    MEASURED,
+    TRAIN,
+    VALIDATION,
+    Killed,
+    assert_same_run,
+    at_step,
+    die_at_renames,
+    kill,
+    metrics_of,
+    outcome,
+    press_ctrl_c,
+    state_of,
+    train,
+)
 
 STEPS = 7
 CONFIG = training(steps=STEPS, evaluate_every=3)
@@ -87,22 +43,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def assert_same_run(folder: Path, other: Path) -> None:
-    assert outcome(folder) == outcome(other)
-    ours, theirs = state_of(folder), state_of(other)
-    # The last weights and the optimiser's, not only the best.
-    assert ours["model"].keys() == theirs["model"].keys()
-    assert all(torch.equal(tensor, theirs["model"][name]) for name, tensor in ours["model"].items())
-    for index, moments in ours["optimiser"]["state"].items():
-        assert all(torch.equal(tensor, theirs["optimiser"]["state"][index][name]) for name, tensor in moments.items())
-
-
 def test_a_run(undisturbed):
     metrics = metrics_of(undisturbed)
     assert [line["step"] for line in metrics] == [3, 6, 7]
     assert [line["learning_rate"] for line in metrics] == [learning_rate_at(step - 1, CONFIG) for step in (3, 6, 7)]
     assert [line["epoch"] for line in metrics] == [step * 48 / int((TRAIN.lengths + 1).sum()) for step in (3, 6, 7)]
-    assert sorted(path.name for path in undisturbed.iterdir()) == ["config.json", METRICS_FILE, "model.safetensors", "training_state.pt"]
+    assert sorted(path.name for path in undisturbed.iterdir()) == [
+        "config.json",
+        "last",
+        METRICS_FILE,
+        "model.safetensors",
+        "training_state.pt",
+    ]
     config = json.loads((undisturbed / "config.json").read_text())
     assert config["data"] == {"name": "data"}
     assert config["training"]["steps"] == STEPS
@@ -114,6 +66,7 @@ def test_every_line_has_what_a_user_asks_for(undisturbed):
     line = json.loads((undisturbed / METRICS_FILE).read_text().splitlines()[-1])
     assert set(line) == {
         "step", "loss", "bits_per_byte", "accuracy", "perplexity", "confidence_mean", "confidence_min", "confidence_max",
+        "training_loss", "gradient_norm", "skipped_steps", "spikes",
         "learning_rate", "bytes_per_second", "memory_bytes", "epoch", "seconds",
     }  # fmt: skip
     assert line["bytes_per_second"] > 0
@@ -153,19 +106,9 @@ def test_a_kill_at_any_step(undisturbed, tmp_path, step):
 
 def test_a_kill_between_any_two_files(undisturbed, tmp_path, monkeypatch):
     # Each file becomes visible by a rename: die before the first, before the second, and so on, going on from what is there.
-    rename = os.replace
-    left, kills = 0, 0
-
-    def replace(source: Path, target: Path) -> None:
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-        rename(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
+    allow, kills = die_at_renames(monkeypatch), 0
     while True:
-        left = kills
+        allow(kills)
         try:
             train(tmp_path / "again", CONFIG)
             break
@@ -175,11 +118,11 @@ def test_a_kill_between_any_two_files(undisturbed, tmp_path, monkeypatch):
     assert kills >= 7
     assert_same_run(tmp_path / "again", undisturbed)
     for published in range(kills):
-        left = published
+        allow(published)
         folder = tmp_path / str(published)
         with pytest.raises(Killed):
             train(folder, CONFIG)
-        left = 1000
+        allow(1000)
         train(folder, CONFIG)
         assert_same_run(folder, undisturbed)
 
@@ -271,7 +214,7 @@ def with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let the evaluations find these losses, one after the other."""
     remaining = iter(losses)
 
-    def evaluate(task: PackedTask) -> PredictionSums:
+    def evaluate(task: PackedTask, rows_at_once: int) -> PredictionSums:
         return PredictionSums(nats=next(remaining), num_targets=1, num_bytes=1, confidence_min=0.5, confidence_max=0.5)
 
     monkeypatch.setattr(PackedTask, "evaluate", evaluate)
@@ -279,14 +222,18 @@ def with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
 
 def test_a_loss_that_is_not_a_number(tmp_path):
     config = training(steps=60, learning_rate=1e30, warmup_steps=0, evaluate_every=60)
-    with pytest.raises(BuildError, match=r"^The loss stopped being a number at step \d+: lower the learning rate \(1e\+30\)"):
+    expected = (
+        r"^In 10 steps in a row, the last of them \d+, loss or gradient were not finite: no state was written yet; lower the learning rate "
+        r"\(1e\+30\) or raise the warm-up \(0 steps\), and start again in another folder\.$"
+    )
+    with pytest.raises(BuildError, match=expected):
         train(tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == [METRICS_FILE]
 
 
 def test_validation_that_is_not_a_number(tmp_path, monkeypatch):
     with_losses(monkeypatch, [float("nan")])
-    with pytest.raises(BuildError, match="The loss stopped being a number at step 2:"):
+    with pytest.raises(BuildError, match="The loss on the validation documents stopped being a number at step 2: no state was"):
         train(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [METRICS_FILE]
 
@@ -321,6 +268,9 @@ def test_the_best_model_is_kept_not_the_last(tmp_path, monkeypatch):
     assert weights[1] == weights[2] == (tmp_path / "model.safetensors").read_bytes()
     last = state_of(tmp_path)["model"]
     assert not all(torch.equal(tensor, last[name]) for name, tensor in EntropyModel.load(tmp_path).state_dict().items())
+    # The last is beside it, once the run has ended.
+    assert all(torch.equal(tensor, last[name]) for name, tensor in EntropyModel.load(tmp_path / "last").state_dict().items())
+    assert [json.loads((folder / "config.json").read_text())["validation"]["step"] for folder in (tmp_path, tmp_path / "last")] == [4, 6]
 
 
 def test_the_last_step_is_always_evaluated(tmp_path):

@@ -1,11 +1,10 @@
-import math
-
 import pytest
 import torch
 from torch import nn
 
 from bltdata.nn import RMSNorm
-from bltdata.training.optimiser import build_optimiser, learning_rate_at
+from bltdata.training.optimiser import build_optimiser, clip_gradients
+from bltdata.training.row_adam import RowAdam
 from bltdata.vocab import VOCAB_SIZE
 from tests.bltdata.small import training
 
@@ -97,23 +96,95 @@ def test_a_state_goes_on_as_if_nothing_had_been(name):
         assert torch.equal(one, other)
 
 
-def test_learning_rate_by_hand():
-    config = training(steps=11, warmup_steps=4, learning_rate=2.0, final_learning_rate_ratio=0.1)
-    assert [learning_rate_at(step, config) for step in range(4)] == pytest.approx([0.5, 1.0, 1.5, 2.0])
-    # Steps 4 to 10 are half a cosine from the peak to a tenth of it.
-    expected = [0.2 + 1.8 * (1 + math.cos(math.pi * k / 6)) / 2 for k in range(7)]
-    assert [learning_rate_at(step, config) for step in range(4, 11)] == pytest.approx(expected)
-    assert learning_rate_at(10, config) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("changes", [{"steps": 1, "warmup_steps": 0}, {"steps": 3, "warmup_steps": 10}, {"steps": 5, "warmup_steps": 5}])
-def test_learning_rate_of_odd_runs(changes):
-    config = training(learning_rate=1.0, **changes)
-    rates = [learning_rate_at(step, config) for step in range(config.steps)]
-    assert all(0 < rate <= 1 for rate in rates)
-
-
 def test_set_learning_rate():
     optimiser = build_optimiser(Model(), training())
     optimiser.set_learning_rate(0.25)
     assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
+class WithTable(Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(20, 4, mode="sum")
+
+
+def test_tables_get_an_optimiser_of_their_own():
+    model = WithTable()
+    optimiser = build_optimiser(model, training(beta1=0.8, beta2=0.9))
+    assert model.table.sparse
+    (part,) = (part for part in optimiser._parts.values() if isinstance(part, RowAdam))
+    (group,) = part.param_groups
+    assert (group["params"], group["beta2"]) == ([model.table.weight], 0.9)
+    others = [parameter for part in optimiser._parts.values() for group in part.param_groups for parameter in group["params"]]
+    assert len(others) == len(set(map(id, others))) == sum(parameter.requires_grad for parameter in model.parameters())
+    optimiser.set_learning_rate(0.125)
+    assert group["lr"] == 0.125
+
+
+def test_tables_can_be_left_to_adamw():
+    model = WithTable()
+    model.table.sparse = True
+    optimiser = build_optimiser(model, training(table_optimiser="adamw"))
+    assert not model.table.sparse
+    assert not any(isinstance(part, RowAdam) for part in optimiser._parts.values())
+    assert any(model.table.weight is parameter for group in optimiser.param_groups for parameter in group["params"])
+
+
+def gradients_of(model: WithTable, seed: int) -> None:
+    """Add gradients of two passes, as micro-batches do."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        rows = torch.randint(0, 20, (6, 3), generator=generator)
+        hidden = model.inner[0](model.norm(model.table(rows) + model.embedding(rows[:, 0] % 3)))
+        (hidden * torch.randn(hidden.shape, generator=generator)).sum().backward()
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_clipping_counts_sparse_gradients_as_what_they_are(max_norm):
+    torch.manual_seed(0)
+    sparse, dense = WithTable(), WithTable()
+    dense.load_state_dict(sparse.state_dict())
+    build_optimiser(sparse, training())
+    norms = []
+    for model, clip in ((sparse, clip_gradients), (dense, nn.utils.clip_grad_norm_)):
+        gradients_of(model, 1)
+        norms.append(clip(model.parameters(), max_norm))
+    assert sparse.table.weight.grad.is_sparse
+    torch.testing.assert_close(*norms)
+    for one, other in zip(sparse.parameters(), dense.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad.to_dense(), other.grad)
+
+
+def test_clipping_of_dense_gradients_has_the_bits_of_torchs():
+    torch.manual_seed(0)
+    one, other = Model(), Model()
+    other.load_state_dict(one.state_dict())
+    for model, clip in ((one, clip_gradients), (other, nn.utils.clip_grad_norm_)):
+        for seed, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+        clip(model.parameters(), 0.3)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_state_of_a_table_goes_on_as_if_nothing_had_been():
+    def steps(optimiser, model, numbers):
+        for number in numbers:
+            gradients_of(model, number)
+            clip_gradients(model.parameters(), 1.0)
+            optimiser.set_learning_rate(0.1 / number)
+            optimiser.step()
+            optimiser.zero_grad()
+
+    torch.manual_seed(0)
+    whole, first, second = WithTable(), WithTable(), WithTable()
+    first.load_state_dict(whole.state_dict())
+    steps(build_optimiser(whole, training()), whole, range(1, 6))
+    optimiser = build_optimiser(first, training())
+    steps(optimiser, first, range(1, 4))
+    second.load_state_dict(first.state_dict())
+    again = build_optimiser(second, training())
+    again.load_state_dict(optimiser.state_dict())
+    steps(again, second, range(4, 6))
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)

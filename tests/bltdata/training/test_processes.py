@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from bltdata.entropy.pretraining import pretrain
 from bltdata.entropy.training import train_entropy_model
@@ -29,10 +31,10 @@ from bltdata.training.processes import joined
 from bltdata.training.task import PackedTask
 from bltdata.training.world import World
 from tests.bltdata.small import Documents, architecture, line_corpus, random_documents, training, write_lines
+from tests.bltdata.training.runs import MEASURED, metrics_of, state_of
 from tests.several import Group, Outcome, commands, group
 
 ROOT = Path(__file__).parents[3]
-MEASURED = ("bytes_per_second", "memory_bytes", "seconds")
 STEPS = 5
 CONFIG = training(steps=STEPS, evaluate_every=2, batch_rows=4, validation_bytes=150)
 TRAIN = Documents(random_documents(30, 40, seed=1, num_symbols=8))
@@ -97,15 +99,6 @@ def document_of_step(step: int, rank: int, config: TrainingConfig = CONFIG) -> i
     raise AssertionError
 
 
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "training_state.pt", weights_only=True)
-
-
 def assert_same_run(folder: Path, other: Path) -> None:
     """Equal to 1e-5, and exactly where nothing is computed."""
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in other.iterdir())
@@ -144,8 +137,8 @@ def train_watched(world: World, folder: Path) -> tuple[list[int], list[str]]:
     counts, names = [], []
     evaluate, rename = PackedTask.evaluate, os.replace
 
-    def counted(task: PackedTask) -> PredictionSums:
-        sums = evaluate(task)
+    def counted(task: PackedTask, rows_at_once: int) -> PredictionSums:
+        sums = evaluate(task, rows_at_once)
         counts.append(sums.num_targets)
         return sums
 
@@ -194,13 +187,17 @@ def train_until(world: World, folder: Path, config: TrainingConfig, step: int) -
 
 def test_a_run_goes_on_with_another_number_of_processes(pair, alone, tmp_path):
     config = dataclasses.replace(CONFIG, clip_norm=1e6)
-    folder = tmp_path / "run"
+    folder, of_four = tmp_path / "run", tmp_path / "of_four"
     with pytest.raises(KeyboardInterrupt):
         train_until(World(), folder, config, 1)
     assert [outcome.error for outcome in pair.run(train_until, folder, config, 3)] == ["KeyboardInterrupt"] * 2
     assert state_of(folder)["progress"]["step"] == 3
+    shutil.copytree(folder, of_four)
     train(World(), folder, config)
     assert_same_run(folder, alone)
+    with group(4) as four:
+        assert [outcome.error for outcome in four.run(train, of_four, config)] == [None] * 4
+    assert_same_run(of_four, alone)
 
 
 @pytest.mark.parametrize("action", [press_ctrl_c, be_told_to_end])
@@ -236,9 +233,64 @@ def test_a_failure_of_the_one_that_writes_ends_all(pair, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_is_said_once(pair, tmp_path):
-    config = dataclasses.replace(CONFIG, steps=60, learning_rate=1e30, warmup_steps=0)
+    config = dataclasses.replace(CONFIG, steps=60, learning_rate=1e30, warmup_steps=0, evaluate_every=60)
     first, second = pair.run(train, tmp_path / "run", config)
-    assert first.sentence.startswith("The loss stopped being a number at step ")
+    assert first.sentence.startswith("In 10 steps in a row, the last of them ")
+    assert (first.error, second.error) == ("BuildError", "PeerFailedError")
+
+
+def train_with_a_loss(world: World, folder: Path, step: int, value: float) -> list[str]:
+    """Train where the second process finds another loss in a step; returns what was said."""
+    plain, taken, said = PackedTask.loss, 0, []
+
+    def loss(task: PackedTask, batch: tuple[Tensor, ...]) -> Tensor:
+        nonlocal taken
+        taken += 1
+        return plain(task, batch) * (value if world.rank == 1 and taken == step else 1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedTask, "loss", loss)
+        train(world, folder, CONFIG, reporter=Reporter(said=said.append))
+    return said
+
+
+def test_all_leave_a_step_out_whose_loss_is_not_finite_in_one(pair, tmp_path):
+    first, second = (outcome.value for outcome in pair.run(train_with_a_loss, tmp_path / "run", 3, float("nan")))
+    assert (first, second) == (["Step 3 is left out: its loss is nan and its gradient's norm is nan."], [])
+    assert metrics_of(tmp_path / "run")[-1]["skipped_steps"] == 1
+    # It is the step of both that is left out, and nothing besides.
+    pair.run(train_with_a_loss, tmp_path / "both", 3, float("inf"))
+    assert state_of(tmp_path / "run")["model"].keys() == state_of(tmp_path / "both")["model"].keys()
+    assert_same_run(tmp_path / "run", tmp_path / "both")
+
+
+def train_with_room(world: World, folder: Path, num_rows: int) -> tuple[list[int], list[str]]:
+    """Train where the second process has memory for so many rows at once; returns the sizes that were tried, and what was said."""
+    plain = PackedTask.loss
+    tried: list[int] = []
+    said: list[str] = []
+
+    def loss(task: PackedTask, batch: tuple[Tensor, ...]) -> Tensor:
+        tried.append(len(batch[0]))
+        if world.rank == 1 and len(batch[0]) > num_rows:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(task, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedTask, "loss", loss)
+        train(world, folder, dataclasses.replace(CONFIG, clip_norm=1e6), reporter=Reporter(said=said.append))
+    return tried, said
+
+
+def test_all_halve_their_micro_batches_when_memory_runs_out_in_one(pair, alone, tmp_path):
+    first, second = (outcome.value for outcome in pair.run(train_with_room, tmp_path / "run", 1))
+    assert first[0] == second[0] == [2] + [1] * 2 * STEPS
+    assert second[1] == []
+    (said,) = first[1]
+    assert said.startswith("Memory didn't suffice for 2 rows at once (step 1): from here on a micro-batch has 1, and a step learns")
+    assert_same_run(tmp_path / "run", alone)
+    first, second = pair.run(train_with_room, tmp_path / "none", 0)
+    assert first.sentence.startswith("Memory doesn't suffice for a single row of 24 tokens (step 1)")
     assert (first.error, second.error) == ("BuildError", "PeerFailedError")
 
 
@@ -261,7 +313,7 @@ def test_rows_that_cannot_be_shared_out(pair, tmp_path, changes, sentence):
 def train_with_losses(world: World, folder: Path, losses: list[float], config: TrainingConfig) -> tuple[int, float]:
     remaining = iter(losses)
 
-    def evaluate(task: PackedTask) -> PredictionSums:
+    def evaluate(task: PackedTask, rows_at_once: int) -> PredictionSums:
         return PredictionSums(nats=next(remaining), num_targets=1, num_bytes=1, confidence_min=0.5, confidence_max=0.5)
 
     with pytest.MonkeyPatch.context() as patch:

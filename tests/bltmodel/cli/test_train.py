@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bltdata.cli.common import INTERRUPTED
@@ -70,11 +71,11 @@ def metrics_of(out: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
-def what_remains(out: Path) -> tuple[bytes, dict[str, Any], list[dict[str, Any]]]:
-    """Weights, description and metrics of a finished run, times aside."""
+def what_remains(out: Path, run: Path | None = None) -> tuple[bytes, dict[str, Any], list[dict[str, Any]]]:
+    """Weights and description of a model, and the metrics of its finished run, times aside."""
     about = json.loads((out / "config.json").read_text(encoding="utf-8"))
     about["validation"] = {name: value for name, value in about["validation"].items() if name not in TIMES}
-    return (out / "model.safetensors").read_bytes(), about, metrics_of(out)
+    return (out / "model.safetensors").read_bytes(), about, metrics_of(run or out)
 
 
 # ------------------------------------------------------------------------------------------------------------------ running
@@ -279,6 +280,62 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(trained
     assert not list(out.glob(".*.tmp"))
 
 
+def train_and_die(arguments: list[str], step: int) -> None:
+    """What a process runs that kills itself once it has taken a step."""
+    taken = 0
+
+    @contextlib.contextmanager
+    def progress(*_: Any) -> Iterator[Any]:
+        def advance(amount: int) -> None:
+            nonlocal taken
+            taken += amount
+            if amount and taken == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        yield advance
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bltdata.cli.training_options.progress", progress)
+        train_in_a_process(arguments)
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """Compare parts of a state, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert_equal(value, other[key])
+    else:
+        assert one == other
+
+
+def state_of(out: Path) -> dict[str, Any]:
+    return torch.load(out / "training_state.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_killed_at_20_random_steps(recipe, tmp_path):
+    # So few documents that the run goes through several epochs.
+    shards = write_dataset(tmp_path / "shards", texts(12), texts(12, seed=1))
+    whole, out = tmp_path / "whole", tmp_path / "blt"
+    assert run(*options(shards, recipe, whole)).exit_code == 0
+    assert metrics_of(whole)[-1]["epoch"] > 2
+    arguments = [*map(str, options(shards, recipe, out)), "--keep-last", "2"]
+    for step in sorted(random.Random(1).sample(range(1, 41), 20)):
+        process = PROCESSES.Process(target=train_and_die, args=(arguments, step))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert run(*arguments).exit_code == 0
+    assert what_remains(out) == what_remains(whole)
+    assert what_remains(out / "last", out) == what_remains(whole / "last", whole)
+    ours, theirs = state_of(out), state_of(whole)
+    for name in ("guard", "model", "optimiser"):
+        assert_equal(ours[name], theirs[name])
+
+
 def test_an_interrupt_leaves_a_state_to_go_on_from(trained, uninterrupted, tmp_path):
     recipe, whole = uninterrupted
     arguments, out = options(trained.shards, recipe, tmp_path / "blt"), tmp_path / "blt"
@@ -329,7 +386,8 @@ def test_a_crash_after_any_file_was_written(trained, recipe, tmp_path, monkeypat
     monkeypatch.setattr(os, "replace", crashing)
     assert run(*options(trained.shards, recipe, tmp_path / "whole"), *short).exit_code == 0
     num_files = (1 << 30) - left[0]
-    assert num_files == 1 + 2 * 4
+    # In the end the last model comes on top.
+    assert num_files == 1 + 2 * 4 + 2
     for survivors in range(num_files):
         out, left[0] = tmp_path / f"after-{survivors}", survivors
         with pytest.raises(Crash):

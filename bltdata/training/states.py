@@ -1,0 +1,188 @@
+"""The states of a run in progress: `training_state.pt`, the last one, and if more are kept, one for each step of those.
+
+A state is a file that is published whole or not at all. With several, the last one has two names, and where the file system
+can, it is still one file.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bltdata.atomic import atomic_path
+from bltdata.errors import CheckpointError
+from bltdata.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from bltdata.training.metrics import TENSORBOARD_FOLDER, remove_events
+
+STATE_FILE = "training_state.pt"
+FORMAT_VERSION = 1
+
+LAST_FOLDER = "last"
+"""The model as it was after the last step, beside the best one."""
+
+_NEEDED = ("identity", "progress", "model", "optimiser")
+
+
+def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 1) -> None:
+    """Write the state of a run in progress, and delete those that needn't be kept.
+
+    Args:
+        folder: the run's.
+        step: the steps taken so far.
+        state: tensors, numbers, strings, lists and dicts.
+        keep_last: states to keep. One that is of a later step belongs to a future that won't be, and goes too.
+    """
+    path = folder / STATE_FILE
+    if keep_last > 1:
+        path = _kept_path(folder, step)
+    with atomic_path(path) as temporary:
+        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+    if keep_last > 1:
+        _publish_as_last(path)
+    kept = _kept_states(folder)
+    needed = sorted(number for number in kept if number <= step)[-keep_last:] if keep_last > 1 else []
+    for number in kept.keys() - set(needed):
+        kept[number].unlink(missing_ok=True)
+
+
+def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] | None:
+    """Read a state of the run in a folder; None where there is none.
+
+    Args:
+        folder: the run's.
+        resume_from: the step whose state is wanted; None for the last.
+
+    Raises:
+        CheckpointError: it isn't there, it is damaged, it is no state, or another version wrote it. The error names the last state
+            that can be read, but never is another one read than the one that was asked for.
+    """
+    path = folder / STATE_FILE
+    if resume_from is not None:
+        return _state_of_step(folder, resume_from)
+    if not path.exists():
+        if not _kept_states(folder):
+            return None
+        raise CheckpointError(f"{path} is missing, so the run can't go on from it; {_way_out(folder)}")
+    state, problem = _read(path)
+    if problem:
+        raise CheckpointError(f"{path} {problem}; {_way_out(folder, but=path)}")
+    return state
+
+
+def go_back_to(folder: Path, step: int) -> None:
+    """Make the kept state of a step the last one."""
+    path = _kept_path(folder, step)
+    # Where it has no file of its own, it is the last one.
+    if path.exists() and not ((folder / STATE_FILE).exists() and path.samefile(folder / STATE_FILE)):
+        _publish_as_last(path)
+
+
+def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to go on with the state of another run.
+
+    Args:
+        folder: the run's, for the error.
+        found: everything that fixes the result of the run in the folder, as JSON gives it back.
+        wanted: the same of the run that is to go on.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    there, here = _flatten(found), _flatten(wanted)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise CheckpointError(
+                f"{folder} holds another run: its {name} is {there.get(name)!r}, this one's is {here.get(name)!r}; "
+                "choose another folder, or start over there with --no-resume."
+            )
+
+
+def remove_run(folder: Path) -> None:
+    """Delete a run's states and models, so that none is taken for that of the run that begins."""
+    for path in _kept_states(folder).values():
+        path.unlink(missing_ok=True)
+    for name in (STATE_FILE, CONFIG_FILE, WEIGHTS_FILE):
+        (folder / name).unlink(missing_ok=True)
+        (folder / LAST_FOLDER / name).unlink(missing_ok=True)
+    remove_events(folder / TENSORBOARD_FOLDER)
+    for inner in (LAST_FOLDER, TENSORBOARD_FOLDER):
+        # Somebody else's files keep a folder.
+        with contextlib.suppress(OSError):
+            (folder / inner).rmdir()
+
+
+def _kept_path(folder: Path, step: int) -> Path:
+    # Digits that sort by name, too.
+    return folder / f"training_state-{step:08d}.pt"
+
+
+def _kept_states(folder: Path) -> dict[int, Path]:
+    """Step -> file, of the states that have one of their own."""
+    numbers = ((path.stem.rpartition("-")[2], path) for path in folder.glob("training_state-*.pt"))
+    return {int(number): path for number, path in numbers if number.isdecimal()}
+
+
+def _publish_as_last(path: Path) -> None:
+    with atomic_path(path.with_name(STATE_FILE)) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:
+            # A file system without links.
+            shutil.copyfile(path, temporary)
+
+
+def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
+    path = _kept_path(folder, step)
+    if path.exists():
+        state, problem = _read(path)
+        if state is None:
+            raise CheckpointError(f"{path} {problem}; {_way_out(folder, but=path)}")
+        return state
+    steps = _readable_steps(folder)
+    if step not in steps:
+        there = f"it has those of {', '.join(map(str, steps))}" if steps else "it has none that can be read"
+        raise CheckpointError(f"{folder} has no state of step {step}; {there}; runs keep several with --keep-last.")
+    state, _ = _read(folder / STATE_FILE)
+    return state or {}
+
+
+def _way_out(folder: Path, but: Path | None = None) -> str:
+    """What to do when a state can't be read: the end of an error."""
+    for number, path in sorted(_kept_states(folder).items(), reverse=True):
+        if path != but and _read(path)[0] is not None:
+            return f"go on from the state of step {number} with --resume-from {number}, or start the run again with --no-resume."
+    return "start it again with --no-resume."
+
+
+def _readable_steps(folder: Path) -> list[int]:
+    states = [_read(path)[0] for path in (folder / STATE_FILE, *_kept_states(folder).values()) if path.exists()]
+    return sorted({int(state["progress"]["step"]) for state in states if state})
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """A state, or what is wrong with it, as an error goes on after its name."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        # Bytes that are no state make the unpickler raise whatever it comes across: KeyError, IndexError, UnicodeDecodeError ...
+        return None, "is damaged, so the run can't go on from it"
+    if not isinstance(state, dict) or "format_version" not in state:
+        return None, "isn't the state of a training run"
+    version = state.pop("format_version")
+    if version != FORMAT_VERSION:
+        return None, f"has format version {version}, and this version of the toolkit reads {FORMAT_VERSION}"
+    missing = [name for name in _NEEDED if name not in state]
+    if missing:
+        return None, f"isn't the state of a training run: it has no {missing[0]}"
+    return state, None
+
+
+def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

@@ -1,0 +1,242 @@
+"""The states of a run: which are kept, and what is said of one that can't be gone on from."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from bltdata.errors import CheckpointError, ConfigError
+from bltdata.training.keeping import Keeping
+from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_run, save_state
+from tests.bltdata.small import training
+from tests.bltdata.training.runs import Killed, assert_same_run, at_step, die_at_renames, kill, metrics_of, press_ctrl_c, state_of, train
+
+EVENTS = "tensorboard/events.out.tfevents.1"
+
+
+def state_at(step: int, **more: Any) -> dict[str, Any]:
+    return {"identity": "{}", "progress": {"step": step}, "model": {"tensor": torch.arange(3.0)}, "optimiser": {}, **more}
+
+
+def steps_kept(folder: Path) -> list[int]:
+    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("training_state-*.pt"))
+
+
+def error_of(folder: Path, resume_from: int | None = None) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_state(folder, resume_from)
+    message = str(caught.value)
+    assert message.count(". ") == 0
+    assert message.endswith(".")
+    return message
+
+
+def cut(path: Path, kept: int = 300) -> None:
+    """Cut a file short, as if it had been copied half, and leave other names of it alone."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:kept])
+
+
+def test_a_state(tmp_path):
+    assert load_state(tmp_path) is None
+    state = state_at(3, number=1, text="a", list=[1, {"b": 2.5}], nothing=None)
+    save_state(tmp_path, 3, state)
+    loaded = load_state(tmp_path)
+    assert torch.equal(loaded.pop("model")["tensor"], state.pop("model")["tensor"])
+    assert loaded == state
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_the_last_ones_are_kept(tmp_path, monkeypatch, can_link):
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    if not can_link:
+        monkeypatch.setattr(os, "link", refuse)
+    for step in (10, 20, 30, 40):
+        save_state(tmp_path, step, state_at(step), keep_last=3)
+        assert load_state(tmp_path)["progress"]["step"] == step
+    assert steps_kept(tmp_path) == [20, 30, 40]
+    assert [load_state(tmp_path, step)["progress"]["step"] for step in (20, 30, 40)] == [20, 30, 40]
+    assert (tmp_path / STATE_FILE).samefile(tmp_path / "training_state-00000040.pt") == can_link
+    # Fewer are asked for.
+    save_state(tmp_path, 50, state_at(50), keep_last=2)
+    assert steps_kept(tmp_path) == [40, 50]
+    save_state(tmp_path, 60, state_at(60))
+    assert steps_kept(tmp_path) == []
+    assert load_state(tmp_path)["progress"]["step"] == 60
+
+
+def test_going_back_drops_the_future_once_something_is_saved(tmp_path):
+    for step in (10, 20, 30):
+        save_state(tmp_path, step, state_at(step), keep_last=3)
+    go_back_to(tmp_path, 10)
+    assert load_state(tmp_path)["progress"]["step"] == 10
+    assert steps_kept(tmp_path) == [10, 20, 30]
+    go_back_to(tmp_path, 10)
+    save_state(tmp_path, 15, state_at(15), keep_last=3)
+    assert steps_kept(tmp_path) == [10, 15]
+    assert load_state(tmp_path)["progress"]["step"] == 15
+
+
+def test_a_save_that_dies_leaves_a_state(tmp_path, monkeypatch):
+    for step in (10, 20):
+        save_state(tmp_path, step, state_at(step), keep_last=2)
+    allow = die_at_renames(monkeypatch)
+    for published in (0, 1):
+        allow(published)
+        with pytest.raises(Killed):
+            save_state(tmp_path, 30, state_at(30), keep_last=2)
+        assert load_state(tmp_path)["progress"]["step"] == 20
+    allow(2)
+    save_state(tmp_path, 30, state_at(30), keep_last=2)
+    assert steps_kept(tmp_path) == [20, 30]
+    assert load_state(tmp_path)["progress"]["step"] == 30
+
+
+@pytest.mark.parametrize("kept", [0, 1, 300, -1])
+def test_it_is_damaged(tmp_path, kept):
+    save_state(tmp_path, 1, state_at(1))
+    cut(tmp_path / STATE_FILE, kept)
+    assert error_of(tmp_path) == f"{tmp_path / STATE_FILE} is damaged, so the run can't go on from it; start it again with --no-resume."
+
+
+@given(data=st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"PK\x03\x04" + data))
+def test_any_other_bytes(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("bytes")
+    (folder / STATE_FILE).write_bytes(data)
+    assert "training_state.pt is damaged" in error_of(folder) or "isn't the state" in error_of(folder)
+
+
+def test_it_runs_no_code(tmp_path):
+    # What an attacker, or a careless colleague, put there.
+    torch.save({"format_version": 1, "path": Path("a")}, tmp_path / STATE_FILE)
+    assert "training_state.pt is damaged" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"format_version": 0, **state_at(1)}, "has format version 0, and this version of the toolkit reads 1"),
+        ({"format_version": 2}, "has format version 2, and this version of the toolkit reads 1"),
+        ({}, "isn't the state of a training run"),
+        ([1], "isn't the state of a training run"),
+        ({"format_version": 1, "identity": "{}"}, "isn't the state of a training run: it has no progress"),
+    ],
+)
+def test_it_is_foreign_or_of_another_version(tmp_path, value, problem):
+    torch.save(value, tmp_path / STATE_FILE)
+    assert error_of(tmp_path) == f"{tmp_path / STATE_FILE} {problem}; start it again with --no-resume."
+
+
+def test_the_last_good_one_is_named_and_never_taken_unasked(tmp_path):
+    for step in (10, 20, 30):
+        save_state(tmp_path, step, state_at(step), keep_last=3)
+    way_out = "go on from the state of step {0} with --resume-from {0}, or start the run again with --no-resume."
+    cut(tmp_path / STATE_FILE)
+    assert error_of(tmp_path).endswith(f"is damaged, so the run can't go on from it; {way_out.format(30)}")
+    cut(tmp_path / "training_state-00000030.pt")
+    assert error_of(tmp_path).endswith(way_out.format(20))
+    assert error_of(tmp_path, 30).startswith(f"{tmp_path / 'training_state-00000030.pt'} is damaged")
+    assert error_of(tmp_path, 30).endswith(way_out.format(20))
+    (tmp_path / STATE_FILE).unlink()
+    assert error_of(tmp_path) == f"{tmp_path / STATE_FILE} is missing, so the run can't go on from it; {way_out.format(20)}"
+    expected = f"{tmp_path} has no state of step 15; it has those of 10, 20; runs keep several with --keep-last."
+    assert error_of(tmp_path, 15) == expected
+    remove_run(tmp_path)
+    assert "it has none that can be read" in error_of(tmp_path, 10)
+
+
+def test_remove_run(tmp_path):
+    for step in (10, 20):
+        save_state(tmp_path, step, state_at(step), keep_last=2)
+    for name in (
+        "other",
+        "last/config.json",
+        "last/model.safetensors",
+        "config.json",
+        "model.safetensors",
+        "tensorboard/events.out.tfevents.1",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "mine").touch()
+    remove_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "other"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("keep_last", 0), ("resume_from", 0)])
+def test_settings_out_of_range(name, value):
+    with pytest.raises(ConfigError, match=f"^{name} is {value}; it must be at least 1"):
+        Keeping(**{name: value})
+
+
+# ------------------------------------------------------------------------------------------------------------------ in runs
+
+CONFIG = training(steps=8, evaluate_every=2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(folder, CONFIG, keeping=Keeping(keep_last=3))
+    return folder
+
+
+def test_keeping_changes_nothing_else(undisturbed, tmp_path):
+    assert steps_kept(undisturbed) == [4, 6, 8]
+    train(tmp_path, CONFIG)
+    assert steps_kept(tmp_path) == []
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert (tmp_path / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+
+
+def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
+    keeping = Keeping(keep_last=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=keeping, stepped=at_step(7, press_ctrl_c))
+    assert steps_kept(tmp_path) == [4, 6, 7]
+    cut(tmp_path / STATE_FILE)
+    cut(tmp_path / "training_state-00000007.pt")
+    with pytest.raises(CheckpointError, match=r"--resume-from 6, or"):
+        train(tmp_path, CONFIG, keeping=keeping)
+    said: list[str] = []
+    with pytest.raises(Killed):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=4), said=said.append, stepped=at_step(5, kill))
+    assert said == [f"Going on: {tmp_path} holds this run at step 4 of 8."]
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4]
+    # From there on it is the last.
+    assert state_of(tmp_path)["progress"]["step"] == 4
+    train(tmp_path, CONFIG, keeping=keeping)
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_state_that_is_not_there(undisturbed):
+    with pytest.raises(CheckpointError, match=re.escape("has no state of step 2; it has those of 4, 6, 8;")):
+        train(undisturbed, CONFIG, keeping=Keeping(resume_from=2))
+    with pytest.raises(ConfigError, match=r"^--no-resume deletes the state of step 4; leave it or --resume-from out\.$"):
+        train(undisturbed, CONFIG, resume=False, keeping=Keeping(resume_from=4))
+    assert steps_kept(undisturbed) == [4, 6, 8]
+
+
+def test_a_state_of_an_older_toolkit_has_no_guard_and_one_of_another_model_does_not_fit(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    state = state_of(tmp_path)
+    del state["guard"], state["progress"]["rows_at_once"]
+    torch.save(state, tmp_path / STATE_FILE)
+    train(tmp_path, CONFIG)
+    state["model"]["norm.weight"] = torch.zeros(99)
+    torch.save(state, tmp_path / STATE_FILE)
+    with pytest.raises(CheckpointError, match=r"^The state in .* is of another version of the toolkit, whose models or optimisers differ"):
+        train(tmp_path, CONFIG)
