@@ -53,7 +53,13 @@ def config_option(function: Function) -> Function:
 
 
 def options_from(
-    cls: type, *, prefix: str = "", only: Collection[str] = (), exclude: Collection[str] = (), show_defaults: bool = True
+    cls: type,
+    *,
+    prefix: str = "",
+    only: Collection[str] = (),
+    exclude: Collection[str] = (),
+    show_defaults: bool = True,
+    other_defaults: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Add an option for each field of a dataclass, for `settings` to read back.
 
@@ -67,6 +73,7 @@ def options_from(
         only: the fields that get an option; empty for all.
         exclude: the fields that get none.
         show_defaults: show the dataclass's defaults; not when something else, e.g. a preset, supplies them.
+        other_defaults: field -> what to show as its default instead of the dataclass's.
     """
     hints, docs = typing.get_type_hints(cls), field_docs(cls)
     options = []
@@ -79,7 +86,7 @@ def options_from(
         declaration = f"--{dashed}/--no-{dashed}" if kind is click.BOOL else f"--{dashed}"
         help = docs.get(name, "")
         if show_defaults and field.default is not dataclasses.MISSING:
-            help = f"{help}  [default: {_shown(field.default)}]"
+            help = f"{help}  [default: {(other_defaults or {}).get(name) or shown(field.default)}]"
         parameter = f"{prefix}{SEPARATOR}{name}" if prefix else name
         more: dict[str, Any] = {"multiple": True, "callback": _joined} if _is_listed(kind) else {}
         options.append(click.option(declaration, parameter, type=kind, default=None, help=help.strip(), **more))
@@ -233,7 +240,8 @@ def _parameter_type(hint: Any) -> click.ParamType | None:
     return simple.get(hint)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A default as help shows it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

@@ -1,5 +1,6 @@
 """`bltdata train-entropy-model`."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,25 @@ import click
 
 from bltdata.cli.common import command, json_option, out_option, print_json
 from bltdata.cli.progress import say
-from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings, shown
 from bltdata.cli.training_options import device_option, resume_option, training_reporter, training_world
 from bltdata.corpus.config import CorpusConfig
-from bltdata.entropy.config import PRESETS
+from bltdata.entropy.config import PRESETS, TRAINING
 from bltdata.training.config import TrainingConfig
+from bltdata.training.keeping import Keeping
+
+
+def _defaults_by_preset() -> dict[str, str]:
+    """Setting -> its default, as help shows it, where that depends on the preset."""
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    names = {name: None for settings_of in TRAINING.values() for name in settings_of}
+    return {
+        name: ", ".join(
+            [f"{shown(settings_of[name])} for {preset}" for preset, settings_of in TRAINING.items() if name in settings_of]
+            + [f"{shown(defaults[name])} for others"]
+        )
+        for name in names
+    }
 
 
 @command(
@@ -23,10 +38,11 @@ from bltdata.training.config import TrainingConfig
 )
 @options_from(CorpusConfig)
 @click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")
-@options_from(TrainingConfig)
+@options_from(TrainingConfig, exclude=("table_optimiser",), other_defaults=_defaults_by_preset())
 @device_option
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
 @resume_option
+@options_from(Keeping)
 @config_option
 @json_option
 @click.pass_context
@@ -36,23 +52,37 @@ def train_entropy_model(
     """Train the small byte model that says where the next byte is hard to predict.
 
     The documents are copied to OUT/data first, so that training can pick them in any order. Run the same command again to go on
-    after a stop. In the end OUT holds the model that was best on the validation documents. Several processes train one model when
-    torchrun starts them: they share the rows of each step, and the result is that of one.
+    after a stop. In the end OUT holds the model that was best on the validation documents, and OUT/last the last one. Several
+    processes train one model when torchrun starts them: they share the rows of each step, and the result is that of one.
     """
     with training_world() as world:
         with world.together():
             sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
             changes = dict(sections["entropy_model"])
             preset_in_file = changes.pop("preset", "tiny")
+            preset = preset or str(preset_in_file)
             corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
-            training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
+            where = section_name(config_file, "training")
+            training = settings(ctx, TrainingConfig, sections["training"], defaults=TRAINING.get(preset), where=where)
+            keeping = settings(ctx, Keeping, {})
 
             from bltdata.entropy.pretraining import architecture_of, pretrain
 
-            architecture = architecture_of(preset or str(preset_in_file), changes, section_name(config_file, "entropy_model"))
+            architecture = architecture_of(preset, changes, section_name(config_file, "entropy_model"))
             train, validation = corpora.open("train"), corpora.open("validation")
         with training_reporter(training.steps, world) as reporter:
-            best = pretrain(train, validation, architecture, training, out, device=device, reporter=reporter, resume=resume, world=world)
+            best = pretrain(
+                train,
+                validation,
+                architecture,
+                training,
+                out,
+                device=device,
+                reporter=reporter,
+                resume=resume,
+                keeping=keeping,
+                world=world,
+            )
     if not world.is_first:
         return
     if as_json:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import re
 import signal
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from bltdata.cli import main
 from bltdata.entropy import PRESETS, EntropyModel
+from bltdata.entropy.config import TRAINING
 from bltdata.lock import exclusive
+from bltdata.training.config import TrainingConfig
 from tests.bltdata.killing import run_killed
 from tests.bltdata.small import random_documents, write_lines
 
@@ -84,6 +87,34 @@ def test_it_trains_and_says_how_it_goes(settings, tmp_path):
     assert (model.config.dim, model.config.window) == (16, 8)
 
 
+def test_a_preset_brings_how_it_is_trained(settings, tmp_path):
+    def recorded(name: str, *options: str | Path) -> dict[str, Any]:
+        out = tmp_path / name
+        result = run(*options, "--steps", "1", "--row-tokens", "24", "--out", out)
+        assert result.exit_code == 0, result.output
+        return json.loads((out / "config.json").read_text())["training"]
+
+    text = settings.read_text()
+    bare = tmp_path / "bare.toml"
+    bare.write_text(text[: text.index("[training]")])
+    tiny = recorded("tiny", "--config", bare)
+    assert {name: tiny[name] for name in TRAINING["tiny"]} == TRAINING["tiny"] | {"steps": 1}
+    in_file = recorded("in-file", "--config", settings)
+    assert (in_file["evaluate_every"], in_file["learning_rate"]) == (3, TRAINING["tiny"]["learning_rate"])
+    given = recorded("option", "--config", bare, "--learning-rate", "0.001", "--optimiser", "adamw")
+    # A setting that was added later and has its default isn't written.
+    assert (given["learning_rate"], "optimiser" in given) == (0.001, False)
+    plain = recorded("plain", "--config", bare, "--preset", "medium")
+    assert ("optimiser" in plain, plain["batch_rows"]) == (False, TrainingConfig().batch_rows)
+
+
+def test_help_says_what_a_preset_brings():
+    shown = " ".join(run("-h").stdout.split())
+    tiny = TRAINING["tiny"]
+    assert f"[default: {tiny['batch_rows']} for tiny, {TRAINING['small']['batch_rows']} for small, 8 for others]" in shown
+    assert f"{tiny['optimiser']} for tiny" in shown
+
+
 def test_json(settings, tmp_path):
     result = run("--config", settings, "--out", tmp_path / "model", "--json")
     (line,) = result.stdout.splitlines()
@@ -120,6 +151,29 @@ def test_running_it_again_and_anew(settings, tmp_path):
     anew = run("--config", settings, "--out", out, "--steps", "9", "--no-resume")
     assert anew.exit_code == 0, anew.output
     assert json.loads((out / "config.json").read_text())["training"]["steps"] == 9
+
+
+def test_states_to_go_back_to_and_the_last_model(settings, tmp_path):
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "model"
+    run("--config", settings, "--out", undisturbed)
+    assert run("--config", settings, "--out", out, "--keep-last", "2").exit_code == 0
+    state = out / "training_state.pt"
+    state.unlink()
+    state.write_bytes(b"half of it")
+    problem = f"{state} is damaged, so the run can't go on from it; go on from the state of step 8 with --resume-from 8, or start"
+    assert problem in sentence(run("--config", settings, "--out", out))
+    again = run("--config", settings, "--out", out, "--keep-last", "2", "--resume-from", "6")
+    assert again.exit_code == 0, again.output
+    assert again.stderr.splitlines()[0] == f"Going on: {out} holds this run at step 6 of 8."
+    assert outcome(out) == outcome(undisturbed)
+    assert EntropyModel.load(out / "last").config == EntropyModel.load(out).config
+
+
+def test_tensorboard_without_the_package(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = sentence(run("--config", settings, "--out", tmp_path / "model", "--tensorboard"))
+    assert message == "Error: TensorBoard is not installed; run pip install 'blt-toolkit[tensorboard]', or leave --tensorboard out."
+    assert not (tmp_path / "model").exists()
 
 
 def press_ctrl_c_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -172,6 +226,13 @@ def test_killed_at_random_moments(settings, tmp_path):
         (["--learning-rate", "nan"], "finite"),
         (["--learning-rate", "-1"], "The training setting learning_rate is -1.0; it must be above 0."),
         (["--micro-batch-rows", "3"], "The training setting micro_batch_rows is 3; it must be a divisor of batch_rows, 2."),
+        (
+            ["--decay-share", "0.2"],
+            "The training setting decay_share is 0.2; it must be left alone with the schedule cosine, or given",
+        ),
+        (["--keep-last", "0"], "keep_last is 0; it must be at least 1."),
+        (["--resume-from", "3"], "has no state of step 3; it has none that can be read; runs keep several with --keep-last."),
+        (["--resume-from", "3", "--no-resume"], "--no-resume deletes the state of step 3; leave it or --resume-from out."),
         (["--device", "abacus"], "The device 'abacus' can't be used here; --device cpu always can."),
         (["--min-bytes", "1000"], r"has no documents.*; all there is was left out: .*\(too short\)"),
         (["--min-bytes", "10", "--max-bytes", "5"], "max_bytes|min_bytes"),
