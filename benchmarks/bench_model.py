@@ -13,7 +13,6 @@ each contestant, after two steps; that of a process that has only imported every
 
 import dataclasses
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from bltdata.nn import autocast, prepare_allocator
 from bltdata.nn.loss import negative_log_likelihood_sum
 from bltdata.training.config import TrainingConfig
+from bltdata.training.metrics import peak_memory_bytes
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltmodel.config import BLTConfig, config_from_preset
 from bltmodel.interop import transformers_config, transformers_names
@@ -173,8 +173,9 @@ def main(
     if memory_of:
         if memory_of != "nothing":
             step = make_step(memory_of, dataclasses.replace(base, hash_rows=int(table_rows)), data, TYPES[types])
-            step(), step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+            for _ in range(2):
+                step()
+        print(peak_memory_bytes(torch.device("cpu")))
         return
     cases = []
     for num_rows in map(int, table_rows.split(",")):

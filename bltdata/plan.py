@@ -14,7 +14,7 @@ import torch
 from bltdata.config import ADDED_LATER, fingerprint, from_mapping, to_mapping
 from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import sample_documents
-from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, damaged_plan
+from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, damaged_plan, plan_fingerprint
 from bltdata.entropy import EntropyModel
 from bltdata.entropy.scoring import chunk_tokens
 from bltdata.errors import ConfigError
@@ -112,7 +112,7 @@ def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, 
             raise damaged_plan(folder)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged_plan(folder) from error
-    return BuildPlan(fragments, rule, fingerprint([found["identity"], to_mapping(rule)]))
+    return BuildPlan(fragments, rule, plan_fingerprint(found))
 
 
 def describe_model(model: EntropyModel, config: BuildConfig) -> dict[str, Any]:

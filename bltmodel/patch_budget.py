@@ -3,7 +3,8 @@
 A compiler then compiles once, and a GPU's memory needs no room for the fullest row there may ever be. Rows have a fixed number
 of tokens; how many patches these are differs. A row with fewer than the budget is filled up with patches that hold no token
 and that nobody sees. In a row with more, patches are joined into longer ones, from where the budget is nearly used up: from
-there on only those starts remain that must be, the first two of each document, for which a part of the budget is held back.
+there on only those starts remain that must be, the first two of each piece of a document, for which a part of the budget is
+held back.
 
 Nothing leaks: whether a start remains follows from the starts before it in the row, and no byte is lost. What a document is
 cut into then depends on what its row holds before it; so starts that were joined are counted, and a budget that joins many

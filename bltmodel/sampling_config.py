@@ -7,8 +7,8 @@ from typing import Literal
 
 from bltdata.errors import ConfigError
 
-OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "adaptive_temperature", "adaptive_low", "adaptive_high")
-"""Fields that say something about chances, which a beam search doesn't take."""
+OF_DRAWING = ("temperature", "top_k", "top_p", "min_p", "adaptive_temperature", "adaptive_low", "adaptive_high")
+"""Fields that say how a byte is drawn; a beam search takes no chances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +74,20 @@ class SamplingConfig:
         self._check_that_all_is_read()
 
     def _check_that_all_is_read(self) -> None:
-        changed = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
-        if self.num_beams > 1:
-            for name in (name for name in changed if name in OF_SAMPLING):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}, but a beam search draws nothing; leave it out, or num_beams.")
-        elif "length_penalty" in changed:
-            raise ConfigError(f"length_penalty is {self.length_penalty}, but there is no beam search; leave it out, or set num_beams.")
-        if self.adaptive_temperature == "off":
-            for name in (name for name in changed if name in ("adaptive_low", "adaptive_high")):
-                raise ConfigError(f"{name} is {getattr(self, name)}, but adaptive_temperature is off; leave it out, or turn that on.")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            why = None if value == field.default else self._why_unread(field.name)
+            if why is not None:
+                raise ConfigError(f"{field.name} is {value!r}, but {why}.")
+
+    def _why_unread(self, name: str) -> str | None:
+        """Why nothing would read a field, and what to do about it; None where something does."""
+        if name in OF_DRAWING and self.num_beams > 1:
+            return "a beam search draws nothing; leave it out, or num_beams"
+        if name == "length_penalty" and self.num_beams == 1:
+            return "there is no beam search; leave it out, or set num_beams"
+        if name in ("adaptive_low", "adaptive_high") and self.adaptive_temperature == "off":
+            return "adaptive_temperature is off; leave it out, or turn that on"
+        if name == "repetition_window" and self.repetition_penalty == 1:
+            return "repetition_penalty is 1, which changes nothing; leave it out, or set that"
+        return None

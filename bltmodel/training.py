@@ -22,8 +22,9 @@ from bltdata.shards.columns import bytes_column
 from bltdata.shards.schema import MANIFEST_NAME
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
-from bltdata.training.loop import Reporter, TrainingRun
+from bltdata.training.loop import TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
+from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask
 from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
@@ -210,16 +211,17 @@ def train_blt(
             judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(data.validation.num_documents)
             judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
             validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
-            extra = {"training": to_mapping(config), "data": data.describe()}
             budget = None
             if step.patch_margin is not None:
                 budget = patches_a_row(data.train.dataset.manifest.totals, config.row_tokens, step.patch_margin)
             learned = train_rows if budget is None else BudgetedRows(train_rows, budget)
+            # A budget changes the patches that are learned from, so it is part of what made a model.
+            patches: dict[str, Any] = {} if budget is None else {"patches_per_row": budget}
+            extra = {"training": to_mapping(config), "data": data.describe(), **patches}
             task = BLTTask(model, learned, validation_rows, config, folder, extra, world)
+            task.patches_per_row = budget
             # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
-            identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES}
-            if budget is not None:
-                task.patches_per_row = identity["patches_per_row"] = budget
+            identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES, **patches}
             run = TrainingRun(task, config, folder, identity, reporter, world, keeping)
         if reporter and world.is_first and data.weights:
             reporter.said(_mixture_line(train_rows, config))

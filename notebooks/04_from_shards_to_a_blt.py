@@ -216,7 +216,7 @@ patch(text, next(entropy_model.score([text])), rule)
 # Words, more or less, and little sense: it has read a hundred kilobytes or so, once.
 
 # %%
-assert text.startswith(PROMPT)
+assert len(new) > 20
 workspace.cleanup()
 
 # %% [markdown]

@@ -8,6 +8,7 @@ from typing import Any
 
 from bltdata.atomic import write_bytes, write_json
 from bltdata.build import BuildConfig, BuildReporter, build_shards
+from bltdata.cli.counting import counted
 from bltdata.cli.progress import progress, say
 from bltdata.cli.training_options import training_reporter
 from bltdata.config import to_mapping
@@ -17,7 +18,7 @@ from bltdata.entropy.pretraining import pretrain
 from bltdata.patching import PatchRule
 from bltdata.shards import Manifest, open_shards
 from bltdata.stats import DatasetStatistics, Verdict, render, to_page
-from bltdata.stats.assess import assess, count, count_jobs
+from bltdata.stats.assess import assess
 from bltdata.stats.plots import write_plots
 from bltdata.stats.rendering import diagnosis_lines
 from bltdata.verification.overlap import find_overlap
@@ -31,7 +32,7 @@ from pipelines.stages import StageRunner
 SPLITS = ("train", "validation")
 
 STATISTICS = ["report", "diagnostics", "page"]
-"""What the statistics stage makes; a run that was begun when it made less makes them anew."""
+"""What the statistics stage makes: part of its inputs, so that it is done again where another version of it made less."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Pipeline:
         reports = {}
         for split, dataset in datasets.items():
             others = [find_overlap(dataset, other) for other in datasets.values() if other is not dataset]
-            report, statistics = assess([dataset], map(count, count_jobs([dataset], workers=1)), overlaps={0: others})
+            report, statistics = assess([dataset], counted([dataset], workers=1), overlaps={0: others})
             self._write_statistics(split, report, statistics, dataset.manifest.patch_rule.get("threshold"))
             lines = "\n".join(diagnosis_lines(report["diagnostics"]))
             say(f"Statistics of the {split} shards:\n{render(report)}\n{lines}")

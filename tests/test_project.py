@@ -1,6 +1,7 @@
 """What holds for the project as a whole: floors, imports, versions, help texts, the README."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -121,6 +122,20 @@ def test_version_option(program):
 @pytest.mark.parametrize(("program", "name"), COMMANDS)
 def test_readme_shows_every_command(program, name):
     assert f"{program} {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def command_lines() -> list[str]:
+    """The command lines of the README, each in one line."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if not line.startswith("#")]
+    return [found[0] for line in lines if (found := re.search(r"\b(?:bltdata|bltmodel) [a-z-]+ [^\"]*", line))]
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_command_lines_of_the_readme_can_be_given(line):
+    program, name, *arguments = shlex.split(line)
+    with GROUPS[program].COMMANDS[name].load().make_context(name, arguments) as ctx:
+        assert ctx.params
 
 
 @pytest.mark.parametrize("package", ["bltdata", "bltmodel"])

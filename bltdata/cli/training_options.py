@@ -9,9 +9,9 @@ import click
 
 from bltdata.cli.common import EXIT_INTERRUPTED
 from bltdata.cli.progress import format_amount, progress, say
+from bltdata.training.progress import Reporter
 
 if TYPE_CHECKING:
-    from bltdata.training.loop import Reporter
     from bltdata.training.world import World
 
 
@@ -56,10 +56,8 @@ def training_world() -> Iterator["World"]:
 
 
 @contextlib.contextmanager
-def training_reporter(steps: int, world: "World | None" = None) -> Iterator["Reporter"]:
+def training_reporter(steps: int, world: "World | None" = None) -> Iterator[Reporter]:
     """Tells the user at the terminal how a training run of `steps` steps goes; the first process of `world` does."""
-    from bltdata.training.loop import Reporter
-
     if world and not world.is_first:
         yield Reporter()
         return

@@ -93,7 +93,7 @@ def arrow_to_shards(
         locations: Arrow files, and folders of files that have their markers.
         cut: where patches start.
         config: how the files are read.
-        folder: gets `plan.json`, the shards, and last of all `manifest.json`.
+        folder: gets `plan.json`, the shards, and last of all `manifest.json`; of this machine, or of a store (`bltdata.remote`).
         workers: processes; None for one a core. They change nothing but the time it takes.
         reporter: who is told how it goes.
 
@@ -108,7 +108,7 @@ def arrow_to_shards(
     engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     files = find_files(locations)
-    with exclusive(folder):
+    with exclusive(folder, reporter.said):
         plan = _agreed(files, cut, config, folder, reporter)
         manifest = finish_shards(
             folder,

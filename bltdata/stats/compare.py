@@ -14,7 +14,7 @@ from bltdata.stats.sources import DatasetStatistics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UNSAID = {"tokenizer_fingerprint"}
+_UNSAID = {"scheme", "tokenizer_fingerprint"}
 
 
 def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statistics: Sequence[DatasetStatistics]) -> list[dict[str, Any]]:
@@ -58,7 +58,8 @@ def describe_rule(manifest: Manifest) -> str:
     Settings that say nothing, being `None`, false or a minimum length of 1, are left out.
     """
     rule = manifest.patch_rule
-    said = {name: value for name, value in rule.items() if name != "scheme" and name not in _UNSAID and value not in (None, False)}
+    # By identity: a threshold of 0 equals False, and says something.
+    said = {name: value for name, value in rule.items() if name not in _UNSAID and value is not None and value is not False}
     if said.get("min_length") == 1:
         del said["min_length"]
     settings = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items())

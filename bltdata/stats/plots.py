@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bltdata import atomic
+from bltdata.stats.sections import number
 from bltdata.stats.sources import SourceStatistics
 from bltdata.stats.summary import Summary
 from bltdata.vocab import MAX_ENTROPY_NATS
@@ -155,9 +156,7 @@ def _legend(axes: "Axes") -> None:
 
 
 def _mark_mean(axes: "Axes", summary: Summary, unit: str) -> None:
-    # Three digits, but never as a power of ten.
-    mean, median = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in (summary.mean or 0.0, summary.median or 0.0))
-    label = f"mean {mean} {unit}, median {median} {unit}".replace(" ,", ",").rstrip()
+    label = f"mean {number(summary.mean)} {unit}, median {number(summary.median)} {unit}".replace(" ,", ",").rstrip()
     axes.axvline(summary.mean or 0.0, color=MEAN_COLOUR, linewidth=1.2, linestyle="--", label=label)
 
 

@@ -35,7 +35,7 @@ from bltdata.training.metrics import MetricsFiles, peak_memory_bytes
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import check_identity, go_back_to, load_state, remove_run, save_state
+from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_run, save_state
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT")
@@ -110,13 +110,14 @@ class TrainingRun(Generic[BatchT]):
                 raise ConfigError(f"--no-resume deletes the state of step {self.keeping.resume_from}; leave it or --resume-from out.")
             if self.world.is_first:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                remove_leftovers(self.folder)
+                for folder in (self.folder, self.folder / LAST_FOLDER):
+                    remove_leftovers(folder)
                 if not resume:
                     remove_run(self.folder)
-        with self.world.together():
-            if resume:
-                self._restore()
         try:
+            with self.world.together():
+                if resume:
+                    self._restore()
             with self.world.together():
                 if self.world.is_first:
                     if self.keeping.resume_from is not None:
@@ -167,7 +168,7 @@ class TrainingRun(Generic[BatchT]):
         step, nats = self._within_memory(self._gradients)
         nats = self.world.sum_gradients(model.parameters(), nats)
         norm = clip_gradients(model.parameters(), self.config.clip_norm)
-        # The only time that the CPU waits for a GPU.
+        # Both at once: here the CPU waits for a GPU.
         loss, length = torch.stack([nats / self._num_tokens, norm]).tolist()
         verdict = self._guard.judge(number, loss, length, skip_spikes=self.config.skip_spikes)
         if verdict.remark:
@@ -312,9 +313,9 @@ class TrainingRun(Generic[BatchT]):
             self._guard = Guard(**state.get("guard", {}))
             self.task.model.load_state_dict(state["model"])
             self._optimiser.load_state_dict(state["optimiser"])
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CheckpointError(
                 f"The state in {self.folder} is of another version of the toolkit, whose models or optimisers differ; go on with that "
                 "one, or start over with --no-resume."

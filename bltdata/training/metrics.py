@@ -56,12 +56,13 @@ class EventFiles:
         # Of an earlier start, which a running TensorBoard has read, nothing counts any more.
         self._writer = SummaryWriter(str(folder), purge_step=0)
         self._num_written = 0
-        self._begin = time.time()
+        self._begin: float | None = None
+        """When the run would have begun that was never stopped, by this clock."""
 
     def write(self, metrics: Sequence[dict[str, Any]]) -> None:
-        """Write what was added since the last call."""
-        if not self._num_written and metrics:
-            self._begin -= metrics[-1]["seconds"]
+        """Write what was added since the last call; the first call, before any step, has what the run brings along."""
+        if self._begin is None:
+            self._begin = time.time() - (metrics[-1]["seconds"] if metrics else 0.0)
         for line in metrics[self._num_written :]:
             for name, value in line.items():
                 if name != "step" and value is not None:

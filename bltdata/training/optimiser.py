@@ -20,7 +20,11 @@ class Optimiser:
 
     def __init__(self, parts: Mapping[str, torch.optim.Optimizer]) -> None:
         self._parts = dict(parts)
-        self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts; a part that loads a state gets new ones."""
+        return [group for part in self._parts.values() for group in part.param_groups]
 
     def step(self) -> None:
         """Change the parameters along their gradients."""
@@ -34,10 +38,8 @@ class Optimiser:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the rate of every group."""
-        # A part that loaded a state has other groups than it began with.
-        for part in self._parts.values():
-            for group in part.param_groups:
-                group["lr"] = learning_rate
+        for group in self.param_groups:
+            group["lr"] = learning_rate
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes: of a single part its own state."""
@@ -56,11 +58,11 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
     The weights of linear layers decay; embeddings and norms don't: shrinking them changes scales that nothing restores. With
     `muon`, the same weights but for the head's, which is an embedding the other way round, take orthogonalised steps of the
     size that AdamW's have, so that one learning rate serves all. Tables that bags of rows are summed from (`nn.EmbeddingBag`) and that
-    give sparse gradients, which `sparse_tables` sees to, go to `RowAdam`.
+    are to give sparse gradients go to `RowAdam`.
 
     Source: AdamW arXiv:1711.05101, algorithm 2; Muon arXiv:2502.16982, section 2.
     """
-    tables = sparse_tables(model, config)
+    tables = _prepare_tables(model, config)
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     decayed = {id(layer.weight) for layer in linear}
     hidden = {id(layer.weight) for layer in linear if layer.out_features != VOCAB_SIZE} if config.optimiser == "muon" else set()
@@ -80,8 +82,8 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
     return Optimiser(parts)
 
 
-def sparse_tables(model: nn.Module, config: TrainingConfig) -> list[Tensor]:
-    """The tables of `model` that get sparse gradients under `config`; all bags are told whether they give such."""
+def _prepare_tables(model: nn.Module, config: TrainingConfig) -> list[Tensor]:
+    """Tell all bags of `model` whether to give sparse gradients; returns the tables of those that do."""
     bags = [layer for layer in model.modules() if isinstance(layer, nn.EmbeddingBag)]
     for bag in bags:
         bag.sparse = config.table_optimiser == "row_adam"

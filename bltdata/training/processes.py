@@ -1,10 +1,10 @@
 """Several processes that train one model, as `torchrun` starts them, with gloo on CPUs and NCCL on GPUs.
 
-Each learns from its share of a step's rows; then the gradients are summed, in one message as long as the model (of a large
-table only the rows that were read are sent). That is a manual step and not `DistributedDataParallel`: since the sum comes
-after all that can go wrong in a process (reading, memory), the processes agree before it whether all came so far, and so a
-failure ends all of them in the same step, with one sentence and nobody left waiting. What it costs is that sending doesn't
-overlap with the backward pass.
+Each learns from its share of a step's rows; then the gradients are summed, in one message as long as the model (but for
+tables with sparse gradients, of which the rows that were read are sent, table by table). That is a manual step and not
+`DistributedDataParallel`: since the sum comes after all that can go wrong in a process (reading, memory), the processes
+agree before it whether all came so far, and so a failure ends all of them in the same step, with one sentence and nobody
+left waiting. What it costs is that sending doesn't overlap with the backward pass.
 
 The small messages in which processes agree go through gloo everywhere, so they don't wait for what a GPU still computes.
 A process that died closes its connections, which the others notice at once; the timeouts are for machines that vanish

@@ -20,10 +20,11 @@ class RowAdam(torch.optim.Optimizer):
     """Adam without a mean of gradients (`beta1 = 0`), by which a row that wasn't read stays where it is.
 
     So only rows with a gradient must be touched, and the result is that of Adam over the whole table: what happens to other rows, the
-    decay of the mean square, is done when they are next read. That is another optimiser than AdamW with a mean. There a row
-    goes on along its mean after it was read, some six times the learning rate in all where it is read rarely; here it takes such a step at
-    once. `torch.optim.SparseAdam` with a mean would take less than a tenth of it, since the mean waits for the next reading, and rows
-    are many that are read rarely. There is no decay of weights, which would change every row.
+    decay of the mean square, is done when they are next read. There is no decay of weights, which would change every row.
+
+    That is another optimiser than Adam with a mean. With decays of 0.9 and 0.95, and late enough that nothing is corrected for the first
+    steps, a row that is read a single time moves by 5.8 learning rates under Adam, spread over the steps after it; by 4.5 here, at once;
+    and by 0.45 under `torch.optim.SparseAdam`, whose mean waits for the row to be read again.
 
     Source: Adam arXiv:1412.6980, algorithm 1.
 

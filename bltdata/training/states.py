@@ -15,6 +15,7 @@ import torch
 from bltdata.atomic import atomic_path
 from bltdata.errors import CheckpointError
 from bltdata.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from bltdata.training.memory import is_out_of_memory
 from bltdata.training.metrics import TENSORBOARD_FOLDER, remove_events
 
 STATE_FILE = "training_state.pt"
@@ -142,12 +143,12 @@ def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
         if state is None:
             raise CheckpointError(f"{path} {problem}; {_way_out(folder, but=path)}")
         return state
-    steps = _readable_steps(folder)
-    if step not in steps:
-        there = f"it has those of {', '.join(map(str, steps))}" if steps else "it has none that can be read"
-        raise CheckpointError(f"{folder} has no state of step {step}; {there}; runs keep several with --keep-last.")
     state, _ = _read(folder / STATE_FILE)
-    return state or {}
+    if state is not None and state["progress"]["step"] == step:
+        return state
+    steps = _readable_steps(folder)
+    there = f"it has those of {', '.join(map(str, steps))}" if steps else "it has none that can be read"
+    raise CheckpointError(f"{folder} has no state of step {step}; {there}; runs keep several with --keep-last.")
 
 
 def _way_out(folder: Path, but: Path | None = None) -> str:
@@ -159,7 +160,8 @@ def _way_out(folder: Path, but: Path | None = None) -> str:
 
 
 def _readable_steps(folder: Path) -> list[int]:
-    states = [_read(path)[0] for path in (folder / STATE_FILE, *_kept_states(folder).values()) if path.exists()]
+    # One at a time: a state is three times as large as its model.
+    states = (_read(path)[0] for path in (folder / STATE_FILE, *_kept_states(folder).values()))
     return sorted({int(state["progress"]["step"]) for state in states if state})
 
 
@@ -167,7 +169,12 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """A state, or what is wrong with it, as an error goes on after its name."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
+    except OSError as error:
+        return None, f"can't be read ({error.strerror or error})"
+    except Exception as error:
+        # A sound state must not be called damaged, and then be deleted, because it doesn't fit into memory.
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
+            raise
         # Bytes that are no state make the unpickler raise whatever it comes across: KeyError, IndexError, UnicodeDecodeError ...
         return None, "is damaged, so the run can't go on from it"
     if not isinstance(state, dict) or "format_version" not in state:

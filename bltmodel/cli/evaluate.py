@@ -23,7 +23,12 @@ from bltmodel.evaluation.config import EvaluationConfig
 )
 @click.option("--model", type=ANY_PATH, required=True, metavar="FOLDER", help="A trained BLT.")
 @click.option("--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="Documents that it hasn't been trained on.")
-@click.option("--entropy-model", type=ANY_PATH, metavar="FOLDER", help="The entropy model of the shards, which --noise needs.")
+@click.option(
+    "--entropy-model",
+    type=ANY_PATH,
+    metavar="FOLDER",
+    help="The entropy model of the shards, which --noise needs where their rule reads entropies.",
+)
 @options_from(EvaluationConfig)
 @click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write all tables there, as Markdown.")
 @device_option
@@ -52,8 +57,6 @@ def evaluate(
     config = settings(ctx, EvaluationConfig, sections["evaluation"], where=section_name(config_file, "evaluation"))
     if markdown is not None and markdown.is_dir():
         raise ConfigError(f"{markdown} is a folder; give a file to write the tables to.")
-    if config.noise and entropy_model is None:
-        raise ConfigError("Noised documents need patches of their own; give --entropy-model, the one that made the shards.")
 
     from bltdata.shards import open_shards
     from bltmodel.evaluation.evaluator import evaluate as run

@@ -1,5 +1,6 @@
 """`bltmodel import`."""
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -51,5 +52,6 @@ def import_command(checkpoint: Path, out: Path, entropy_model_out: Path | None, 
     if rule is None:
         say("Nobody knows how its documents were cut: it has no patcher, so it computes logits of given patches but can't generate.")
     else:
-        told = ", ".join(f"{name} {value}" for name, value in to_mapping(rule).items() if value not in (None, False, 1))
+        changed = (field.name for field in dataclasses.fields(rule) if getattr(rule, field.name) != field.default)
+        told = ", ".join(f"{name} {getattr(rule, name)}" for name in dict.fromkeys(("scheme", *changed)))
         say(f"Its patches are cut by the rule {told}.")

@@ -51,7 +51,8 @@ def evaluate(
         model_folder: a trained BLT.
         shards: documents that it hasn't seen, cut with the rule that its training shards were cut with.
         config: what is measured, and how.
-        entropy_model: the one that made the shards, needed where `config` has noise: noised documents have patches of their own.
+        entropy_model: the one that made the shards, needed where `config` has noise and their rule reads entropies: noised documents
+            have patches of their own.
         device: where to compute.
         compressors: which of `COMPRESSORS` to run on the same bytes.
         advance: told of bytes that were predicted, with noise those of noised documents as well.

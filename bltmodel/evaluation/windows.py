@@ -1,8 +1,9 @@
 """Documents as windows of the model's context, and windows as batches.
 
 A document that fits into the context is read whole. A longer one is read in windows that overlap: each token is scored once, in
-the first window that holds it with enough before it. Where a window begins depends on what stands before alone, so how a byte is
-predicted doesn't tell how far the document's end is.
+the first window that holds it with enough before it. Of a document that is scored from its beginning, a window begins where what stands
+before it says, so how a byte is predicted doesn't tell how far the document's end is. Where only a document's last tokens are scored, the
+window that holds them ends with the document.
 
 Letters: B windows, T tokens.
 """

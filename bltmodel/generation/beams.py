@@ -72,9 +72,11 @@ def _choices(logits_BV: Tensor, beams: list[Beam], prompt: bytes, sampling: Samp
 
     Of equals the one of the earlier beam, and there the smaller id, comes first.
     """
+    # A prompt may be long, and no more of it is looked at.
+    recent = prompt[-sampling.repetition_window :]
     log_probabilities = torch.stack(
         [
-            beam.log_probability + allowed(logits, sampling, prompt + beam.data).double().log_softmax(-1)
+            beam.log_probability + allowed(logits, sampling, recent + beam.data).double().log_softmax(-1)
             for logits, beam in zip(logits_BV, beams, strict=True)
         ]
     )
@@ -98,6 +100,5 @@ def _before_stop(data: bytes, settings: GenerationSettings) -> bytes | None:
 
 def _can_reach(beam: Beam, best: float, settings: GenerationSettings) -> bool:
     """Whether a beam may still score above `best`: at most, all that is to come is certain and as long as may be."""
-    longest = settings.max_new_bytes + 1
     penalty = settings.sampling.length_penalty
-    return max(beam.score(penalty), beam._replace(length=longest).score(penalty)) > best
+    return beam._replace(length=settings.max_new_bytes).score(penalty) > best

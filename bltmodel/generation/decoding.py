@@ -8,8 +8,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bltdata.nn import autocast
 from bltmodel.generation.patches import Patches
 
 
@@ -45,11 +46,15 @@ class PlainDecoding:
         model: in eval mode.
         prompts: the documents.
         patches: where their patches start.
+        precision: type of matrix products.
     """
 
-    def __init__(self, model: NextByteModel, prompts: Sequence[bytes], patches: Patches) -> None:
+    def __init__(self, model: NextByteModel, prompts: Sequence[bytes], patches: Patches, precision: torch.dtype = torch.float32) -> None:
         self.patches = patches
         self._model = model
+        weights = model.parameters() if isinstance(model, nn.Module) else ()
+        self._device = next((weight.device for weight in weights), torch.device("cpu"))
+        self._precision = precision
         self._documents = [*prompts]
         self._starts = [starts.tolist() for starts in patches.prompt_starts]
         self.logits_BV = self._logits()
@@ -72,5 +77,6 @@ class PlainDecoding:
     def _logits(self) -> Tensor:
         lengths = (np.diff(np.flatnonzero(starts), append=len(starts)) for starts in self._starts)
         # The document alone is held between steps, so that memory is that of one forward pass.
-        last = [self._model.logits(data, each)[-1].float().cpu() for data, each in zip(self._documents, lengths, strict=True)]
+        with autocast(self._device, self._precision):
+            last = [self._model.logits(data, each)[-1].float().cpu() for data, each in zip(self._documents, lengths, strict=True)]
         return torch.stack(last)

@@ -40,6 +40,8 @@ def generate(model: NextByteModel, prompts: Sequence[bytes], settings: Generatio
         ConfigError: there are more or fewer seeds than prompts.
     """
     if settings.sampling.num_beams > 1:
+        # Nothing is drawn, and a mistake is one all the same.
+        settings.seeds(len(prompts))
         if not settings.max_new_bytes:
             return [b""] * len(prompts)
         return [beams.search(_start(model, [prompt], settings), prompt, settings) for prompt in prompts]
@@ -66,7 +68,7 @@ def _start(model: NextByteModel, prompts: Sequence[bytes], settings: GenerationS
     patches = PatchesOfRule(prompts, settings)
     if settings.use_cache:
         return CachedDecoding(cast("BLT", model), prompts, patches, settings.precision)
-    return PlainDecoding(model, prompts, patches)
+    return PlainDecoding(model, prompts, patches, settings.precision)
 
 
 def _continue(model: NextByteModel, rows: list["_Row"], settings: GenerationSettings) -> Iterator[NewByte]:

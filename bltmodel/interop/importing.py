@@ -13,7 +13,7 @@ from bltdata.entropy import EntropyModel, import_patcher
 from bltdata.entropy.patcher_files import BLT_KIND, PREFIXES
 from bltdata.entropy.transformers_blocks import read_settings
 from bltdata.entropy.transformers_files import CONFIG_FILE, StoredTensors, read_config, tensor_files
-from bltdata.errors import CheckpointError
+from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
 from bltdata.patching.sources import SourceRules
 from bltmodel.interop.architecture import DATA_KEY, OURS, TopSettings, own_config, transformers_names
@@ -52,9 +52,12 @@ def import_blt(folder: Path | str, out: Path | str, *, entropy_model_out: Path |
 
     Raises:
         CheckpointError: there is no BLT, it is damaged, or it is of an architecture that ours hasn't.
-        ConfigError: a setting is of the wrong type or out of range, or there is something in a folder that is written to.
+        ConfigError: a setting is of the wrong type or out of range, nothing would read `window`, or there is something in a folder that
+            is written to.
     """
     folder = Path(folder)
+    if entropy_model_out is not None and Path(out).resolve() == Path(entropy_model_out).resolve():
+        raise ConfigError(f"Both models would be written to {out}; give two folders.")
     imported = read_blt(folder, needs_patcher=entropy_model_out is not None, window=window)
     extra = {"imported_from": folder.resolve().name}
     with contextlib.ExitStack() as folders:
@@ -79,7 +82,7 @@ def read_blt(folder: Path, *, needs_patcher: bool = False, window: int | None = 
 
     Raises:
         CheckpointError: there is no BLT, it is damaged, or it is of an architecture that ours hasn't.
-        ConfigError: a setting is of the wrong type or out of range.
+        ConfigError: a setting is of the wrong type or out of range, or nothing would read `window`.
     """
     path = folder / CONFIG_FILE
     config = read_config(folder)
@@ -87,9 +90,14 @@ def read_blt(folder: Path, *, needs_patcher: bool = False, window: int | None = 
         raise CheckpointError(
             f"{path}, key 'model_type' is {config.get('model_type')!r}; give a transformers checkpoint of a BLT ({BLT_KIND!r})."
         )
-    model = _read_model(config, folder)
     top = read_settings(TopSettings, config, str(path))
     patches = bool(top.patch_in_forward)
+    if window is not None and not (patches or needs_patcher):
+        raise ConfigError(
+            f"A window of {window} is given, but {folder} doesn't patch by itself and its patcher isn't asked for; leave the window "
+            "out, or ask for the entropy model too."
+        )
+    model = _read_model(config, folder)
     entropy_model = import_patcher(folder, window=window) if patches or needs_patcher else None
     data = _trained_on(config, path)
     if patches:

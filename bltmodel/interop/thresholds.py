@@ -43,7 +43,9 @@ def unrounded_threshold(threshold: float, precision: Precision) -> float:
 
 
 def beyond_a_threshold(rules: SourceRules, entropy_model: Mapping[str, Any]) -> str | None:
-    """How shards were cut if not by an entropy threshold alone, which is all that transformers knows.
+    """How shards were cut if not by an entropy threshold alone, which is all that transformers does as we do.
+
+    It knows a longest patch too, but with one the last position of a text may see other patches than it sees in a longer text.
 
     Args:
         rules: of the shards.
@@ -70,6 +72,7 @@ def rule_of_threshold(threshold: float, max_length: int | None, where: str) -> t
 
     Where `threshold` is one that `unrounded_threshold` gave, the rule is exactly that. Any other is taken as it is, with entropies in
     float16, whose steps are below 0.1 % of a value: a patch may start elsewhere where an entropy is that close to the threshold.
+    With `max_length` the last position of a text may see other patches there (see `beyond_a_threshold`).
 
     Args:
         threshold: nats, what transformers compares entropies with.

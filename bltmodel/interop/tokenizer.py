@@ -21,7 +21,6 @@ TOKENIZER_CONFIG = {
     "clean_up_tokenization_spaces": False,
     # The model is right with padding on this side only.
     "padding_side": "right",
-    "model_max_length": 24_576,
 }
 """What transformers' `AutoTokenizer` must know beside `tokenizer.json`."""
 

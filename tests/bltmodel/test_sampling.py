@@ -154,6 +154,7 @@ def test_the_choice_is_fixed_by_the_seed_and_touches_nothing():
         ({"min_p": math.nan}, "min_p is nan"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0; it must be a finite number above 0"),
         ({"repetition_window": 0}, "repetition_window is 0; it must be at least 1"),
+        ({"repetition_window": 9}, "repetition_window is 9, but repetition_penalty is 1, which changes nothing"),
         ({"num_beams": 0}, "num_beams is 0; it must be at least 1"),
         ({"num_beams": 2, "length_penalty": -1.0}, "length_penalty is -1.0; it must be a finite number, 0 or more"),
         ({"length_penalty": 2.0}, "length_penalty is 2.0, but there is no beam search"),

@@ -18,8 +18,8 @@ from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.patching import PatchRule
 from bltdata.shards import open_shards
-from bltdata.training.loop import Reporter
 from bltdata.training.packing import Packer, in_order, spread_documents
+from bltdata.training.progress import Reporter
 from bltdata.training.world import World
 from bltmodel.data import ShardStore, collate
 from bltmodel.latent import LatentTransformer
@@ -444,6 +444,8 @@ def test_what_overflows_the_budget_is_joined_counted_and_resumed(shards, tmp_pat
     counts = [(line["patches_joined"], line["rows_over_budget"]) for line in metrics_of(tmp_path / "whole")]
     assert counts == sorted(counts)
     assert counts[-1][0] > 0
+    # The model says it, as its patches are other ones.
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["patches_per_row"] in seen[True]
     assert len(seen[True]) == 1 or counts[-1][1] > 0
     with pytest.raises(KeyboardInterrupt):
         run_with(step, data, tmp_path / "stopped", reporter=interrupt_at(3), **changes)

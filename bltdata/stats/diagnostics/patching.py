@@ -20,7 +20,7 @@ MIN_ENTROPY_STD_NATS = 0.05
 SEPARATION_WARNING, SEPARATION_ERROR = 0.75, 0.6
 """Probability that a start has a higher entropy than a position inside a patch; 1 by a threshold alone, 1/2 by chance."""
 MIN_STARTS = 200
-CUT_BY_LENGTHS = "The rule makes these patches, but by its lengths more than by its thresholds: look at all of them, then repatch."
+CUT_AS_TOLD = "The rule makes these patches, but hardly where entropies are high: look at its thresholds and lengths, then repatch."
 CUT_OTHERWISE = "The starts aren't explained by the stored entropies: run bltdata verify, and bltdata repatch to cut them by the rule."
 
 
@@ -112,5 +112,5 @@ def starts_follow_entropies(case: Case) -> Diagnosis:
         verdict=verdict,
         evidence=f"{text[0].upper()}{text[1:]}.",
         numbers={"separation": separation, "documents_cut_otherwise": sample.num_cut_otherwise, "starts": num_starts},
-        advice="" if verdict is Verdict.OK else CUT_BY_LENGTHS if sample.num_cut_otherwise == 0 else CUT_OTHERWISE,
+        advice="" if verdict is Verdict.OK else CUT_AS_TOLD if sample.num_cut_otherwise == 0 else CUT_OTHERWISE,
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_the_comparison_does_not_depend_on_the_workers(two: list[Path]) -> None:
 def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
     folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
     assert describe_rule(open_shards(folder).manifest) == "entropy: threshold 2.5; others for 1 of the sources"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"scheme": "entropy", "threshold": 0.0, "min_length": 1, "max_length": None}, "entropy: threshold 0"),
+        ({"scheme": "space", "characters": True, "reset_at_newline": False}, "space: characters True"),
+        ({"scheme": "byte"}, "byte"),
+    ],
+)
+def test_a_rule_says_what_it_sets(dataset_folder: MakeDataset, rows: Rows, rule: dict[str, Any], said: str) -> None:
+    manifest = open_shards(dataset_folder(rows(2))).manifest
+    assert describe_rule(dataclasses.replace(manifest, patch_rule=rule)) == said
 
 
 def test_one_dataset_is_none_to_compare(two: list[Path]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from bltdata.shards import open_shards
 from bltdata.stats import SourceStatistics, collect_statistics, plots
 from bltdata.stats.plots import boundaries_figure, entropy_figure, patch_length_figure, write_plots
+from bltdata.stats.sections import number
 
 NAMES = ["boundaries_per_document.png", "entropy.png", "patch_length.png"]
 FIGURES = [entropy_figure, boundaries_figure, patch_length_figure]
@@ -46,7 +47,13 @@ def test_the_threshold_is_marked_with_the_share_above_it(source: SourceStatistic
     above = summary.counts[summary.values > 2.5].sum() / summary.total
     assert f"threshold 2.5: {above:.1%} above it" in legend(entropy_figure(source, 2.5))
     assert "threshold" not in legend(entropy_figure(source))
-    assert f"mean {summary.mean:.3g} nats" in legend(entropy_figure(source))
+    assert f"mean {number(summary.mean)} nats, median {number(summary.median)} nats" in legend(entropy_figure(source))
+
+
+def test_a_mean_is_never_a_power_of_ten() -> None:
+    source = SourceStatistics()
+    source.boundaries.add(np.array([999, 1000, 1000]))
+    assert legend(boundaries_figure(source)) == "mean 999.7, median 1,000"
 
 
 def test_long_patches_are_said_not_drawn(monkeypatch: pytest.MonkeyPatch, source: SourceStatistics) -> None:

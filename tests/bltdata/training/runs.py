@@ -13,8 +13,8 @@ import torch
 from bltdata.entropy.training import train_entropy_model
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
-from bltdata.training.loop import Reporter
 from bltdata.training.metrics import METRICS_FILE
+from bltdata.training.progress import Reporter
 from tests.bltdata.small import Documents, architecture, random_documents, training
 
 CPU = torch.device("cpu")

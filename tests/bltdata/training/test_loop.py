@@ -205,9 +205,11 @@ def test_starting_anew(undisturbed, tmp_path):
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    (tmp_path / ".model.safetensors.123.tmp").touch()
+    (tmp_path / "last").mkdir()
+    for folder in (tmp_path, tmp_path / "last"):
+        (folder / ".model.safetensors.123.tmp").touch()
     train(tmp_path, CONFIG)
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:

@@ -151,6 +151,21 @@ def test_a_single_row_that_does_not_fit(tmp_path):
     assert said == [said_of(1, 12, 6), said_of(1, 6, 3), said_of(1, 3, 1)]
 
 
+@pytest.mark.parametrize("error", [RuntimeError(CPU_ERROR), torch.OutOfMemoryError("CUDA out of memory.")])
+@pytest.mark.parametrize("place", ["torch.load", "bltdata.training.optimiser.Optimiser.load_state_dict"])
+def test_a_state_that_does_not_fit_is_not_called_damaged(tmp_path, monkeypatch, place, error):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fail)
+        with pytest.raises(BuildError, match=r"^Memory doesn't suffice for the model and its optimiser"):
+            train(tmp_path, CONFIG)
+    train(tmp_path, CONFIG)
+
+
 def test_an_optimiser_that_does_not_fit(tmp_path, monkeypatch):
     def step(self: Optimiser) -> None:
         raise RuntimeError(CPU_ERROR)

@@ -2,13 +2,14 @@
 
 import importlib.util
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from bltdata.errors import ConfigError
 from bltdata.training.keeping import Keeping
-from bltdata.training.metrics import METRICS_FILE
+from bltdata.training.metrics import METRICS_FILE, MetricsFiles
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import Killed, at_step, kill, press_ctrl_c, train
 
@@ -55,6 +56,23 @@ def test_starting_anew_leaves_no_events(tmp_path):
     train(tmp_path, CONFIG, keeping=TENSORBOARD)
     train(tmp_path, CONFIG, resume=False)
     assert not (tmp_path / "tensorboard").exists()
+
+
+def times_of(folder: Path) -> list[float]:
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return [event.wall_time for path in sorted(folder.iterdir()) for event in EventFileLoader(str(path)).Load() if event.summary.value]
+
+
+@pytest.mark.parametrize("brought", [0, 2])
+def test_events_are_of_when_the_run_took_them(tmp_path, monkeypatch, brought):
+    lines = [{"step": step, "loss": 1.0, "seconds": 100.0 * step} for step in (1, 2, 3)]
+    monkeypatch.setattr(time, "time", lambda: 5000.0)
+    files = MetricsFiles(tmp_path, tensorboard=True)
+    for count in range(brought, 4):
+        files.write(lines[:count])
+    files.close()
+    assert times_of(tmp_path / "tensorboard") == [5000.0 + 100 * (step - brought) for step in (1, 2, 3) for _ in ("loss", "seconds")]
 
 
 def test_without_the_package(monkeypatch):

@@ -90,6 +90,8 @@ def test_a_state_goes_on_as_if_nothing_had_been(name):
     second.load_state_dict(first.state_dict())
     again = build_optimiser(second, config)
     again.load_state_dict(optimiser.state_dict())
+    again.set_learning_rate(0.125)
+    assert {group["lr"] for part in again._parts.values() for group in part.param_groups} == {0.125}
     again.set_learning_rate(config.learning_rate)
     steps(again, second, range(2, 4))
     for one, other in zip(whole.parameters(), second.parameters(), strict=True):

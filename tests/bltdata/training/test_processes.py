@@ -25,9 +25,9 @@ from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.training import processes
 from bltdata.training.config import TrainingConfig
-from bltdata.training.loop import Reporter
 from bltdata.training.packing import Cursor, Packer, shuffled_order, spread_documents
 from bltdata.training.processes import joined
+from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask
 from bltdata.training.world import World
 from tests.bltdata.small import Documents, architecture, line_corpus, random_documents, training, write_lines

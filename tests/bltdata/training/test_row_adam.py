@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -48,6 +50,28 @@ def test_loops_and_tensor_operations_change_the_same(num_rows):
     for tensor, copy in zip(tensors, copies, strict=True):
         torch.testing.assert_close(tensor, copy, atol=1e-7, rtol=1e-5)
     assert int((copies[2] == 4).sum()) == num_rows
+
+
+def moved(make: Callable[[nn.Parameter], torch.optim.Optimizer], *, is_sparse: bool) -> float:
+    """By how many learning rates a row moves that is read a single time, late, and never again."""
+    table = nn.Parameter(torch.zeros(2, 1, dtype=torch.float32))
+    optimiser = make(table)
+    for step in range(600):
+        row = int(step == 300)
+        once = torch.sparse_coo_tensor([[row]], [[1.0]], (2, 1), check_invariants=True)
+        table.grad = once if is_sparse else once.to_dense()
+        optimiser.step()
+    return -float(table.detach()[1, 0]) / 1e-3
+
+
+def test_a_row_that_is_read_once_moves_as_far_as_the_docstring_says():
+    assert moved(lambda table: torch.optim.AdamW([table], lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0), is_sparse=False) == pytest.approx(
+        5.8, abs=0.05
+    )
+    assert moved(lambda table: RowAdam([table], lr=1e-3, beta2=0.95), is_sparse=True) == pytest.approx(4.5, abs=0.05)
+    assert moved(lambda table: torch.optim.SparseAdam([table], lr=1e-3, betas=(0.9, 0.95)), is_sparse=True) == pytest.approx(
+        0.45, abs=0.005
+    )
 
 
 def test_a_table_without_a_gradient_stays():

@@ -108,6 +108,11 @@ def test_it_is_damaged(tmp_path, kept):
     assert error_of(tmp_path) == f"{tmp_path / STATE_FILE} is damaged, so the run can't go on from it; start it again with --no-resume."
 
 
+def test_it_cannot_be_read(tmp_path):
+    (tmp_path / STATE_FILE).mkdir()
+    assert error_of(tmp_path) == f"{tmp_path / STATE_FILE} can't be read (Is a directory); start it again with --no-resume."
+
+
 @given(data=st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"PK\x03\x04" + data))
 def test_any_other_bytes(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("bytes")

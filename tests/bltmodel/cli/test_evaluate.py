@@ -9,11 +9,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bltdata.patching import PatchRule
+from bltdata.shards import open_shards
 from bltdata.shards.schema import COLUMNS
 from bltmodel.cli import main
-from bltmodel.evaluation import EvaluationConfig, evaluate, to_markdown
+from bltmodel.evaluation import EvaluationConfig, add_noise, evaluate, to_markdown
 from bltmodel.evaluation.sections import notes, sections
-from tests.bltmodel.datasets import entropy_model, texts, write_dataset
+from bltmodel.training import open_training_data
+from tests.bltmodel.datasets import entropy_model, opinionated_blt, texts, write_dataset
 
 
 def run(*arguments: str | Path, **environment: str) -> Result:
@@ -71,6 +73,15 @@ def test_settings_from_a_file(trained, tmp_path):
     report = json.loads(run(*folders, "--config", tmp_path / "evaluation.toml", "--stride", "7", "--json").stdout)
     assert (report["stride"], list(report["noise"])) == (7, ["drop"])
     assert report["overall"]["bytes"] <= 100
+
+
+def test_noise_needs_no_entropy_model_where_the_rule_reads_no_entropies(tmp_path):
+    shards = write_dataset(tmp_path / "shards", texts(6), rule=PatchRule(scheme="space"))
+    opinionated_blt().save(tmp_path / "blt", {"training": {"row_tokens": 32}, "data": open_training_data(shards).describe()})
+    result = run("--model", tmp_path / "blt", "--shards", shards, "--noise", "ant=1", "--json")
+    noised = json.loads(result.stdout)["overall"]["noise"]["ant"]
+    lengths = [PatchRule(scheme="space").lengths(add_noise(row.data, "ant", 1.0)) for row in open_shards(shards)]
+    assert noised["mean_patch_length"] == sum(map(sum, lengths)) / sum(map(len, lengths))
 
 
 def test_markdown(trained, tmp_path):
@@ -137,7 +148,7 @@ def test_settings_that_make_no_sense(tmp_path, trained):
     for options, message in [
         (["--context-tokens", "1"], "The context is 1 tokens; it must be at least 2"),
         (["--stride", "33"], "The stride is 33 tokens; it must be at most 32, the context"),
-        (["--noise", "drop"], "Noised documents need patches of their own; give --entropy-model, the one that made the shards"),
+        (["--noise", "drop"], f"Texts are to be cut as the shards were that {trained.blt} was trained on; give their entropy model"),
         (["--noise", "dorp", "--entropy-model", trained.entropy_model], "There is no noise 'dorp'; the nearest is 'drop'"),
         (["--markdown", tmp_path], "is a folder; give a file to write the tables to"),
     ]:

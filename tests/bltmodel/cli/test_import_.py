@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bltdata.entropy import EntropyModel
+from bltdata.patching import PatchRule
 from bltmodel.cli import main
 from bltmodel.interop import export_blt
 from bltmodel.model import BLT
@@ -27,6 +28,13 @@ def test_with_its_entropy_model(tmp_path, checkpoint):
     assert "Its patches are cut by the rule scheme entropy, threshold 4.55." in result.stderr
     assert BLT.load(tmp_path / "blt").config == BLT.load(tmp_path / "in-made-of" / "blt").config
     assert EntropyModel.load(tmp_path / "entropy-model").fingerprint == entropy_model().fingerprint
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_the_rule_is_told_whatever_its_numbers_are(tmp_path, threshold):
+    blt, _ = saved(tmp_path, described=data(PatchRule(threshold=threshold)))
+    export_blt(blt, tmp_path / "in")
+    assert f"by the rule scheme entropy, threshold {threshold}." in run("import", tmp_path / "in", "--out", tmp_path / "out").stderr
 
 
 def test_as_json(tmp_path, checkpoint):

@@ -10,7 +10,7 @@ from bltdata.errors import ConfigError, PatchingError
 from bltdata.patching import PatchRule
 from bltdata.shards import round_entropies
 from bltdata.vocab import BYTE_OFFSET, EOS_ID, VOCAB_SIZE
-from bltmodel.generation import GenerationSettings, NextByteModel, as_text, new_bytes
+from bltmodel.generation import CachedDecoding, GenerationSettings, NextByteModel, PatchesOfRule, PlainDecoding, as_text, new_bytes
 from bltmodel.generation import generate as generate_all
 from bltmodel.model import BLT
 from bltmodel.sampling_config import SamplingConfig
@@ -223,6 +223,24 @@ def test_with_caches_or_without_the_same_is_drawn():
         assert cached == plain
 
 
+def test_the_precision_counts_without_caches_too():
+    prompt, starts = [LONG], GenerationSettings(rule=RULES["space"], max_new_bytes=1)
+    logits = {
+        (kind, precision): kind(small_blt(4), prompt, PatchesOfRule(prompt, starts), precision).logits_BV
+        for kind in (CachedDecoding, PlainDecoding)
+        for precision in (torch.float32, torch.bfloat16)
+    }
+    exact = logits[PlainDecoding, torch.float32]
+    torch.testing.assert_close(logits[CachedDecoding, torch.float32], exact, atol=1e-4, rtol=0)
+    rounded = [logits[kind, torch.bfloat16] for kind in (CachedDecoding, PlainDecoding)]
+    assert all(1e-3 < (each - exact).abs().max() < 0.5 for each in rounded), [(each - exact).abs().max() for each in rounded]
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BLT, "logits", lambda self, data, lengths: asked.append(torch.is_autocast_enabled("cpu")) or exact)
+        small_blt(4).generate([b""], rule=RULES["space"], max_new_bytes=1, precision=torch.bfloat16, use_cache=False, sampling=GREEDY)
+    assert asked == [True]
+
+
 def test_a_stop_string_ends_the_continuation_and_is_cut_off():
     def call(text: bytes, stop: list[bytes], limit: int = 50) -> bytes:
         settings = {"entropy_model": entropy_model(), "rule": RULES["space"], "max_new_bytes": limit, "use_cache": False}
@@ -254,7 +272,7 @@ def test_new_bytes_come_one_by_one_and_say_where_patches_start():
     assert len({new.starts_patch for new in news}) == 2
 
 
-def test_a_stream_is_the_continuation():
+def test_a_stream_is_the_continuation(monkeypatch):
     settings = GenerationSettings(entropy_model=entropy_model(), rule=RULES["threshold"], max_new_bytes=20, stop=[b"qq"])
     model = small_blt(6)
     pieces = [*model.stream(b"begin", settings)]
@@ -263,7 +281,12 @@ def test_a_stream_is_the_continuation():
     assert len(pieces) > 5
     assert "".join(as_text(model.stream(b"begin", settings))) == whole.decode(errors="replace")
     # Nothing is computed before it is asked for.
-    assert next(model.stream(b"begin", settings)) == pieces[0]
+    steps, append = [], CachedDecoding.append
+    monkeypatch.setattr(CachedDecoding, "append", lambda self, values: steps.append(values) or append(self, values))
+    stream = model.stream(b"begin", settings)
+    assert steps == []
+    assert next(stream) == pieces[0]
+    assert len(steps) < len(pieces[0]) + 4
 
 
 def test_an_adaptive_temperature_follows_the_entropies():
@@ -319,6 +342,8 @@ def test_mistakes():
     with pytest.raises(ConfigError, match="The adaptive temperature reads the entropy model's entropies, and no entropy model is given"):
         call(entropy_model=None, rule=RULES["space"], sampling=adaptive)
     assert call(entropy_model=None, rule=RULES["space"], max_new_bytes=0) == b""
+    with pytest.raises(ConfigError, match="There are 2 seeds for 1 prompts"):
+        call(seed=[1, 2], sampling=SamplingConfig(num_beams=2))
     settings = GenerationSettings(rule=RULES["space"], max_new_bytes=1, sampling=SamplingConfig(num_beams=2))
     with pytest.raises(ConfigError, match="num_beams is 2, and a beam search has no byte to give before its end"):
         small_blt().stream(b"", settings)

@@ -249,6 +249,17 @@ def test_files_that_are_missing_or_damaged(edited: Edited, spoil: Spoil, message
         import_blt(checkpoint, edited.folder / "out")
 
 
+def test_options_that_nothing_reads(tmp_path):
+    blt, patcher = saved(tmp_path, described=data())
+    export_blt(blt, tmp_path / "without")
+    with pytest.raises(ConfigError, match=r"A window of 9 is given, but .*without doesn't patch by itself and its patcher isn't asked for"):
+        import_blt(tmp_path / "without", tmp_path / "out", window=9)
+    export_blt(blt, tmp_path / "with", entropy_model=patcher)
+    with pytest.raises(ConfigError, match=r"Both models would be written to .*out; give two folders"):
+        import_blt(tmp_path / "with", tmp_path / "out", entropy_model_out=tmp_path / "x" / ".." / "out")
+    assert import_blt(tmp_path / "with", tmp_path / "out", window=9).entropy_model.config.window == 9
+
+
 def test_a_model_without_a_head(tmp_path):
     BltModel(BltConfig(**transformers_config(tiny_config()))).save_pretrained(tmp_path / "in")
     with pytest.raises(CheckpointError, match="in holds a BltModel, which predicts nothing; give what save_pretrained of a BltForCausalLM"):
