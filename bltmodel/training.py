@@ -150,10 +150,13 @@ def trained_on(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: the model's, for the error.
 
     Raises:
-        CheckpointError: it says nothing, because training didn't write it.
+        CheckpointError: it says nothing: neither training wrote it nor an import that knew its patches.
     """
     if not isinstance(metadata.get("data"), dict):
-        raise CheckpointError(f"{folder} doesn't say what it was trained on, so nobody knows its patches; train it with bltmodel train.")
+        raise CheckpointError(
+            f"{folder} doesn't say what it was trained on, so nobody knows its patches; train one with bltmodel train, "
+            "or import one together with its entropy model."
+        )
     return dict(metadata["data"])
 
 

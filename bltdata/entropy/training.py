@@ -11,6 +11,7 @@ from torch import Tensor
 from bltdata.config import to_mapping
 from bltdata.entropy.config import EntropyModelConfig
 from bltdata.entropy.model import EntropyModel
+from bltdata.errors import ConfigError
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter, TrainingRun
@@ -72,9 +73,14 @@ def train_entropy_model(
 
     Returns:
         The metrics of the best evaluation.
+
+    Raises:
+        ConfigError: `config` has an optimiser for n-gram tables, which an entropy model hasn't.
     """
     world = world or World()
     with world.together():
+        if config.table_optimiser != TrainingConfig.table_optimiser:
+            raise ConfigError(f"table_optimiser is {config.table_optimiser}, but an entropy model has no n-gram tables; leave it out.")
         model = EntropyModel(architecture, config.seed).to(device)
         train_rows = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
         judged = spread_documents(validation.lengths, config.validation_bytes)

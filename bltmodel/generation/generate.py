@@ -37,8 +37,9 @@ def generate(model: NextByteModel, prompts: Sequence[bytes], settings: Generatio
         The new bytes of each, without the prompt.
 
     Raises:
-        ConfigError: there are more or fewer seeds than prompts.
+        ConfigError: there are more or fewer seeds than prompts, or a prompt stands where a list of them should.
     """
+    _check(prompts)
     if settings.sampling.num_beams > 1:
         # Nothing is drawn, and a mistake is one all the same.
         settings.seeds(len(prompts))
@@ -59,9 +60,15 @@ def new_bytes(model: NextByteModel, prompts: Sequence[bytes], settings: Generati
     """
     if settings.sampling.num_beams > 1:
         raise ConfigError(f"num_beams is {settings.sampling.num_beams}, and a beam search has no byte to give before its end; take 1 beam.")
+    _check(prompts)
     seeds = settings.seeds(len(prompts))
     rows = [_Row(number, prompt, seed, settings) for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))]
     return _continue(model, rows, settings) if rows and settings.max_new_bytes else iter(())
+
+
+def _check(prompts: Sequence[bytes]) -> None:
+    if isinstance(prompts, bytes | str):
+        raise ConfigError(f"prompts is {prompts[:20]!r}; give a list of byte strings, even for one.")
 
 
 def _start(model: NextByteModel, prompts: Sequence[bytes], settings: GenerationSettings) -> Decoding:

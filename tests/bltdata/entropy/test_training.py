@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bltdata.entropy.training import train_entropy_model
+from bltdata.errors import ConfigError
 from bltdata.nn.attention import AttentionMask, banded_mask
 from tests.bltdata.small import Documents, architecture, training
 
@@ -53,3 +54,9 @@ def test_what_is_certain_is_learned(tmp_path):
     documents = Documents([bytes(range(start, start + 100)) for start in range(20)])
     along = bits_per_byte_along_a_run(tmp_path, documents, documents, steps=80)
     assert along[-1] < 1.0
+
+
+def test_an_optimiser_for_tables_that_it_hasnt_is_an_error(tmp_path):
+    documents = uniform_documents(4, seed=1)
+    with pytest.raises(ConfigError, match="table_optimiser is adamw, but an entropy model has no n-gram tables; leave it out"):
+        bits_per_byte_along_a_run(tmp_path, documents, documents, table_optimiser="adamw")

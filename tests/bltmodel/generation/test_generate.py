@@ -353,3 +353,12 @@ def test_a_rule_that_needs_the_whole_document_is_refused():
     rule = PatchRule(scheme="bpe", tokenizer="tokenizer.json", tokenizer_fingerprint="0" * 16)
     with pytest.raises(PatchingError, match="needs the whole document before it can cut it"):
         GenerationSettings(rule=rule, max_new_bytes=1)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_one_prompt_or_stop_string_in_place_of_a_list_is_an_error(num_beams):
+    settings = GenerationSettings(rule=RULES["byte"], max_new_bytes=2, sampling=SamplingConfig(num_beams=num_beams))
+    with pytest.raises(ConfigError, match=r"prompts is b'ab'; give a list of byte strings"):
+        generate_all(opinionated_blt(), b"ab", settings)
+    with pytest.raises(ConfigError, match=r"stop is b'ab'; give a list of byte strings, like \[b'ab'\]"):
+        GenerationSettings(rule=RULES["byte"], max_new_bytes=2, stop=b"ab")
