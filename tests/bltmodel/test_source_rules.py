@@ -59,7 +59,7 @@ def test_a_model_of_one_rule_says_nothing_of_sources(trained):
 
 def test_generating_takes_the_rule_of_a_source(blt, trained, monkeypatch):
     rules = []
-    monkeypatch.setattr(BLT, "generate", lambda self, prompts, **settings: rules.append(settings["rule"]) or [b""])
+    monkeypatch.setattr(BLT, "stream", lambda self, prompt, settings: rules.append(settings.rule) or iter([b""]))
     folders = ["--model", blt, "--entropy-model", trained.entropy_model]
     assert generate(*folders, "--source", "code").exit_code == 0
     assert generate(*folders, "--source", "prose").exit_code == 0

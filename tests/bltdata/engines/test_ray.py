@@ -97,7 +97,8 @@ def test_a_failure_is_that_of_the_function(tmp_path):
     assert type(caught.value) is CorpusError
     begun = {int(path.name) for path in tmp_path.iterdir()}
     assert set(given) == begun - {3}
-    assert len(begun) < 8
+    # The other worker goes on until the failure has come through, which takes a busy machine a while.
+    assert len(begun) < 50
 
 
 def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tmp_path):

@@ -462,6 +462,8 @@ ffn_dim = 24
 window = 8
 
 [training]
+# Muon, the preset's, computes in bfloat16.
+optimiser = "adamw"
 steps = 6
 row_tokens = 24
 batch_rows = 4
