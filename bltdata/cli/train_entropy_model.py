@@ -19,7 +19,7 @@ from bltdata.training.keeping import Keeping
 def _defaults_by_preset() -> dict[str, str]:
     """Setting -> its default, as help shows it, where that depends on the preset."""
     defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
-    names = {name: None for settings_of in TRAINING.values() for name in settings_of}
+    names = dict.fromkeys(name for settings_of in TRAINING.values() for name in settings_of)
     return {
         name: ", ".join(
             [f"{shown(settings_of[name])} for {preset}" for preset, settings_of in TRAINING.items() if name in settings_of]

@@ -66,7 +66,7 @@ def new_bytes(model: NextByteModel, prompts: Sequence[bytes], settings: Generati
     return _continue(model, rows, settings) if rows and settings.max_new_bytes else iter(())
 
 
-def _check(prompts: Sequence[bytes]) -> None:
+def _check(prompts: object) -> None:
     if isinstance(prompts, bytes | str):
         raise ConfigError(f"prompts is {prompts[:20]!r}; give a list of byte strings, even for one.")
 

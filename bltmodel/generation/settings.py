@@ -56,8 +56,9 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         if self.max_new_bytes < 0:
             raise ConfigError(f"The number of new bytes is {self.max_new_bytes}; it must be 0 or more.")
-        if isinstance(self.stop, bytes | str):
-            raise ConfigError(f"stop is {self.stop!r}; give a list of byte strings, like [{self.stop!r}].")
+        stop: object = self.stop
+        if isinstance(stop, bytes | str):
+            raise ConfigError(f"stop is {stop!r}; give a list of byte strings, like [{stop!r}].")
         if not all(self.stop):
             raise ConfigError("A stop string is empty, and would end every continuation before its first byte; leave it out.")
         if self.needs_entropies and self.entropy_model is None:
