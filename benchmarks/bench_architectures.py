@@ -1,0 +1,188 @@
+"""What do entropy patches bring, against a fixed stride and against no patches at all, at the same FLOPs per byte?
+
+Three models learn from the same rows of the same documents in the same order, with the same settings and seed, and are judged on the
+same documents: a BLT on the patches of the shards; the same BLT on patches of a fixed length (as MegaByte, arXiv:2305.07185), the
+shards' mean length rounded; and a plain byte-level transformer with sliding windows (`--plain`), whose FLOPs per byte are near the
+BLT's. What the entropy model cost isn't counted: it was spent when the shards were built. Each run has a folder of its own below
+`--folder` and goes on from there when it is started again; `--models` says which are run now, and those that have run before are in the
+table too.
+
+    python benchmarks/bench_architectures.py --shards shards --folder runs/architectures --steps 3000
+"""
+
+import dataclasses
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from bench_repatch import write_shards
+
+from bltdata.config import to_mapping
+from bltdata.entropy import EntropyModel, EntropyModelConfig
+from bltdata.nn import prepare_allocator
+from bltdata.patching import PatchRule
+from bltdata.repatch import RepatchConfig, repatch_shards
+from bltdata.shards import Manifest
+from bltdata.training.config import TrainingConfig
+from bltdata.training.loop import Reporter, TrainingRun
+from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
+from bltdata.training.task import PackedTask
+from bltdata.training.world import World
+from bltmodel.config import BLTConfig, config_from_preset
+from bltmodel.data import ShardStore, collate
+from bltmodel.flops import entropy_model_flops_per_byte, flops_per_byte
+from bltmodel.masks import PackedBatch
+from bltmodel.rows import RowStream
+from bltmodel.training import TrainingData, open_training_data, train_blt
+
+MODELS = ("entropy", "fixed", "plain")
+SPLITS = ("train", "validation")
+
+
+class PlainTask(PackedTask[EntropyModel, ShardStore, PackedBatch]):
+    """A plain transformer, which learns from the BLT's rows and has no use for their patches."""
+
+    def collate(self, rows: Sequence[PackedRow[ShardStore]]) -> PackedBatch:
+        """Rows as tensors."""
+        return collate(rows, torch.device("cpu"))
+
+    def predict(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and targets of a batch."""
+        return self.model(batch.ids_BT, batch.visible_from_BT), batch.targets_BT
+
+
+def printing(name: str) -> Reporter:
+    """A line for each evaluation, and for each message."""
+    begin = time.process_time()
+
+    def evaluated(metrics: dict[str, Any]) -> None:
+        seconds = time.process_time() - begin
+        print(f"{name}: step {metrics['step']:5}  {metrics['bits_per_byte']:.4f} bits/byte  {seconds:6.0f} CPU s", flush=True)
+
+    return Reporter(said=lambda message: print(f"{name}: {message}", flush=True), evaluated=evaluated)
+
+
+def train_plain(architecture: EntropyModelConfig, config: TrainingConfig, data: TrainingData, folder: Path, reporter: Reporter) -> None:
+    """Train a plain transformer on what `train_blt` would learn from."""
+    model = EntropyModel(architecture, config.seed)
+    rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed)
+    judged = np.arange(data.validation.num_documents)
+    judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
+    identity = {"model": to_mapping(architecture), "data": data.describe()}
+    task = PlainTask(model, rows, Packer(data.validation, in_order(judged), config.row_tokens), config, folder, identity, World())
+    TrainingRun(task, config, folder, identity, reporter).run(resume=True)
+
+
+def mean_patch_length(shards: Path) -> float:
+    """Of the documents to learn from."""
+    mean = Manifest.read(shards / "train").totals.mean_patch_length
+    if mean is None:
+        raise click.UsageError(f"{shards / 'train'} has no documents; build shards of a corpus that has some.")
+    return mean
+
+
+def fixed_shards(shards: Path, folder: Path) -> tuple[Path, int]:
+    """The same documents in patches of the mean length, made where they aren't there yet."""
+    stride = round(mean_patch_length(shards))
+    for split in SPLITS:
+        config = RepatchConfig(rule=PatchRule(scheme="fixed", stride=stride))
+        repatch_shards(shards / split, config, folder / split)
+    return folder, stride
+
+
+def result_of(folder: Path) -> dict[str, float] | None:
+    """The last evaluation of a run, and its best; None where there was none."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    best = min(line["bits_per_byte"] for line in lines)
+    return {"step": lines[-1]["step"], "bits_per_byte": lines[-1]["bits_per_byte"], "best": best, "seconds": lines[-1]["seconds"]}
+
+
+def plain_architecture(text: str) -> EntropyModelConfig:
+    """From `dim x layers x heads x ffn_dim x window`."""
+    dim, layers, heads, ffn_dim, window = (int(part) for part in text.split("x"))
+    return EntropyModelConfig(dim=dim, num_layers=layers, num_heads=heads, ffn_dim=ffn_dim, window=window)
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--shards", type=click.Path(path_type=Path), help="A folder with `train` and `validation`, cut by an entropy rule.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where the runs go.")
+@click.option("--models", default=",".join(MODELS), show_default=True, help="Which to train now, with commas between them.")
+@click.option("--preset", default="tiny", show_default=True, help="The BLT.")
+@click.option("--hash-rows", type=int, help="Rows of each n-gram table, in place of the preset's.")
+@click.option("--plain", default="192x3x6x512x128", show_default=True, help="Width, layers, heads, feed-forward, window.")
+@click.option("--steps", default=3000, show_default=True, help="Optimiser steps of each.")
+@click.option("--rows", default=4, show_default=True, help="Rows of a step.")
+@click.option("--row-tokens", default=1024, show_default=True, help="Tokens a row.")
+@click.option("--learning-rate", default=3e-3, show_default=True, help="Peak.")
+@click.option("--validation-bytes", default=1_000_000, show_default=True, help="Documents to judge on.")
+@click.option("--evaluate-every", default=500, show_default=True, help="Steps between evaluations.")
+@click.option("--seed", default=0, show_default=True, help="Weights and order.")
+@click.option("--small", is_flag=True, help="Seconds instead of hours: invented documents, a few steps.")
+def main(
+    shards: Path | None,
+    folder: Path | None,
+    models: str,
+    preset: str,
+    hash_rows: int | None,
+    plain: str,
+    steps: int,
+    rows: int,
+    row_tokens: int,
+    learning_rate: float,
+    validation_bytes: int,
+    evaluate_every: int,
+    seed: int,
+    small: bool,
+) -> None:
+    """Print a table, and one line of JSON."""
+    if small:
+        steps, rows, row_tokens, validation_bytes, evaluate_every, hash_rows = 20, 2, 128, 10_000, 10, 2000
+        folder = Path(tempfile.mkdtemp())
+        shards = folder / "shards"
+        write_shards(shards / "train", 0.3)
+        write_shards(shards / "validation", 0.1)
+    if shards is None or folder is None:
+        raise click.UsageError("Give --shards and --folder, or --small.")
+    prepare_allocator()
+    config = TrainingConfig(
+        steps=steps, batch_rows=rows, row_tokens=row_tokens, optimiser="muon", learning_rate=learning_rate, seed=seed,
+        evaluate_every=evaluate_every, validation_bytes=validation_bytes,
+    )  # fmt: skip
+    architecture: BLTConfig = config_from_preset(preset)
+    if hash_rows:
+        architecture = dataclasses.replace(architecture, hash_rows=hash_rows)
+    fixed, stride = fixed_shards(shards, folder / "fixed-shards")
+    mean = mean_patch_length(shards)
+    flops = {
+        "entropy": math.fsum(flops_per_byte(architecture, mean, row_tokens).values()),
+        "fixed": math.fsum(flops_per_byte(architecture, stride, row_tokens).values()),
+        "plain": entropy_model_flops_per_byte(plain_architecture(plain), row_tokens),
+    }
+    for name in models.split(","):
+        data, into, reporter = open_training_data(fixed if name == "fixed" else shards), folder / name, printing(name)
+        if name == "plain":
+            train_plain(plain_architecture(plain), config, data, into, reporter)
+        else:
+            train_blt(architecture, config, data, into, reporter=reporter)
+    results = {name: result for name in MODELS if (result := result_of(folder / name))}
+    for name, result in results.items():
+        print(
+            f"{name:8} {flops[name] / 1e6:.2f} MFLOP/byte  {result['bits_per_byte']:.4f} bits/byte (best {result['best']:.4f}) "
+            f"after {result['step']} steps, {result['seconds']:.0f} s"
+        )
+    about = {"mean_patch_length": mean, "stride": stride, "flops_per_byte": flops, "training": to_mapping(config)}
+    print(json.dumps({**about, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
