@@ -1,7 +1,8 @@
 """The settings of a patch rule, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from bltdata.config import ADDED_LATER
 
@@ -32,3 +33,23 @@ class RuleSettings:
     """Of `bpe`: the path of a Hugging Face `tokenizer.json`."""
     tokenizer_fingerprint: str | None = field(default=None, metadata=ADDED_LATER)
     """Of `bpe`: 16 hex digits that name the tokenizer's content; filled in from the file where not given, and checked where it is."""
+
+
+def describe_rule(rule: Mapping[str, Any]) -> str:
+    """A rule in a line: its scheme and what it sets.
+
+    Settings that say nothing, being `None`, false or a minimum length of 1, are left out.
+
+    Args:
+        rule: as `to_mapping` gives it, or what somebody else's manifest has in its place.
+
+    >>> describe_rule({"scheme": "entropy", "threshold": 1.5, "min_length": 1, "max_length": None})
+    'entropy, threshold 1.5'
+    """
+    told = [str(rule.get("scheme", "unknown"))]
+    for name, value in rule.items():
+        # By identity: a threshold of 0 equals False, and says something.
+        is_unset = value is None or value is False or (name == "min_length" and value == 1)
+        if name not in ("scheme", "tokenizer_fingerprint") and not is_unset:
+            told.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(told)

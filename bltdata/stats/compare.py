@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bltdata.patching.display import printable_line
+from bltdata.patching.settings import describe_rule
 from bltdata.shards import Manifest
 from bltdata.stats.plots import LONGEST_BAR, blank_axes
 from bltdata.stats.sections import Section, number, percent
@@ -13,8 +14,6 @@ from bltdata.stats.sources import DatasetStatistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_UNSAID = {"scheme", "tokenizer_fingerprint"}
 
 
 def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statistics: Sequence[DatasetStatistics]) -> list[dict[str, Any]]:
@@ -35,7 +34,7 @@ def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statist
         found.append(
             {
                 "dataset": name,
-                "rule": describe_rule(manifest),
+                "rule": describe_rules(manifest),
                 "entropy_model": manifest.entropy_model.get("fingerprint"),
                 "documents": overall.num_documents,
                 "total_bytes": overall.num_bytes,
@@ -52,19 +51,10 @@ def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statist
     return found
 
 
-def describe_rule(manifest: Manifest) -> str:
-    """A rule in a line: its scheme and what it sets.
-
-    Settings that say nothing, being `None`, false or a minimum length of 1, are left out.
-    """
-    rule = manifest.patch_rule
-    # By identity: a threshold of 0 equals False, and says something.
-    said = {name: value for name, value in rule.items() if name not in _UNSAID and value is not None and value is not False}
-    if said.get("min_length") == 1:
-        del said["min_length"]
-    settings = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items())
+def describe_rules(manifest: Manifest) -> str:
+    """The rule of a dataset in a line, and for how many sources there are others."""
     by_source = f"; others for {len(manifest.source_rules)} of the sources" if manifest.source_rules else ""
-    return printable_line(f"{rule.get('scheme', 'unknown')}{': ' if settings else ''}{settings}{by_source}")
+    return printable_line(describe_rule(manifest.patch_rule) + by_source)
 
 
 def compare_sections(found: Sequence[dict[str, Any]]) -> list[Section]:

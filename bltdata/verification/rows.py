@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from bltdata.config import to_mapping
 from bltdata.errors import BltError
-from bltdata.patching import PatchRule
+from bltdata.patching.settings import describe_rule
 from bltdata.patching.sources import SourceRules
 from bltdata.shards import schema
 from bltdata.shards.batches import cut_again
@@ -165,16 +165,10 @@ def _check_patches(table: pa.Table, good: np.ndarray, rules: SourceRules, compla
     bad = np.isin(np.arange(table.num_rows), list(position))
 
     def describe(row: int) -> str:
-        named = _named(rules.rule_for(str(sources[row])))
+        named = describe_rule(to_mapping(rules.rule_for(str(sources[row]))))
         return (
             f"its patches are not those that the manifest's rule ({named}) makes of its entropies, from patch {position[row]} on; "
             "cut the dataset again with bltdata repatch, or run build-shards again."
         )
 
     complain("patches", bad, describe)
-
-
-def _named(rule: PatchRule) -> str:
-    unset = to_mapping(PatchRule(scheme="byte"))
-    told = {name: value for name, value in to_mapping(rule).items() if name != "scheme" and value != unset.get(name)}
-    return ", ".join([rule.scheme, *(f"{name}={value}" for name, value in told.items())])

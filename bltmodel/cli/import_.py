@@ -1,6 +1,5 @@
 """`bltmodel import`."""
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -34,6 +33,7 @@ def import_command(checkpoint: Path, out: Path, entropy_model_out: Path | None, 
     the rule of the training shards if bltmodel wrote the checkpoint.
     """
     from bltdata.config import to_mapping
+    from bltdata.patching.settings import describe_rule
     from bltmodel.interop import import_blt
 
     imported = import_blt(checkpoint, out, entropy_model_out=entropy_model_out, window=window)
@@ -52,6 +52,4 @@ def import_command(checkpoint: Path, out: Path, entropy_model_out: Path | None, 
     if rule is None:
         say("Nobody knows how its documents were cut: it has no patcher, so it computes logits of given patches but can't generate.")
     else:
-        changed = (field.name for field in dataclasses.fields(rule) if getattr(rule, field.name) != field.default)
-        told = ", ".join(f"{name} {getattr(rule, name)}" for name in dict.fromkeys(("scheme", *changed)))
-        say(f"Its patches are cut by the rule {told}.")
+        say(f"Its patches are cut by the rule {describe_rule(to_mapping(rule))}.")

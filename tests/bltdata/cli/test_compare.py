@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from bltdata.cli import main
 from bltdata.patching import PatchRule
 from bltdata.shards import open_shards
-from bltdata.stats.compare import describe_rule
+from bltdata.stats.compare import describe_rules
 
 Rows = Callable[..., list[dict[str, Any]]]
 MakeDataset = Callable[..., Path]
@@ -33,7 +33,7 @@ def two(dataset_folder: MakeDataset, rows: Rows) -> list[Path]:
 def test_numbers_are_those_of_the_datasets(two: list[Path]) -> None:
     found = json.loads(run(*two, "--json").stdout)["datasets"]
     assert [each["dataset"] for each in found] == [str(folder) for folder in two]
-    assert [each["rule"] for each in found] == ["entropy: threshold 2.5", "fixed: stride 8"]
+    assert [each["rule"] for each in found] == ["entropy, threshold 2.5", "fixed, stride 8"]
     for folder, each in zip(two, found, strict=True):
         rows = list(open_shards(folder))
         assert each["documents"] == len(rows)
@@ -46,7 +46,7 @@ def test_numbers_are_those_of_the_datasets(two: list[Path]) -> None:
 def test_tables_and_plot(two: list[Path], tmp_path: Path) -> None:
     result = run(*two, "--plot", tmp_path / "lengths.png")
     assert result.exit_code == 0, result.output
-    assert "fixed: stride 8" in result.stdout
+    assert "fixed, stride 8" in result.stdout
     assert "$_[i]b" in result.stdout
     assert "[b]$x_1$" in result.stdout
     line = next(line for line in result.stdout.splitlines() if "[b]$x_1$" in line)
@@ -64,8 +64,8 @@ def test_page_and_markdown(two: list[Path], tmp_path: Path) -> None:
     assert (text.count("<svg "), text.count("<table>"), text.count("<script")) == (1, 2, 0)
     assert f"<title>Comparison of {two[0]}, {two[1]}</title>" in text
     for written in (text, markdown.read_text()):
-        assert "fixed: stride 8" in written
-        assert "entropy: threshold 2.5" in written
+        assert "fixed, stride 8" in written
+        assert "entropy, threshold 2.5" in written
 
 
 @pytest.mark.slow
@@ -75,20 +75,20 @@ def test_the_comparison_does_not_depend_on_the_workers(two: list[Path]) -> None:
 
 def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
     folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
-    assert describe_rule(open_shards(folder).manifest) == "entropy: threshold 2.5; others for 1 of the sources"
+    assert describe_rules(open_shards(folder).manifest) == "entropy, threshold 2.5; others for 1 of the sources"
 
 
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ({"scheme": "entropy", "threshold": 0.0, "min_length": 1, "max_length": None}, "entropy: threshold 0"),
-        ({"scheme": "space", "characters": True, "reset_at_newline": False}, "space: characters True"),
+        ({"scheme": "entropy", "threshold": 0.0, "min_length": 1, "max_length": None}, "entropy, threshold 0"),
+        ({"scheme": "space", "characters": True, "reset_at_newline": False}, "space, characters True"),
         ({"scheme": "byte"}, "byte"),
     ],
 )
 def test_a_rule_says_what_it_sets(dataset_folder: MakeDataset, rows: Rows, rule: dict[str, Any], said: str) -> None:
     manifest = open_shards(dataset_folder(rows(2))).manifest
-    assert describe_rule(dataclasses.replace(manifest, patch_rule=rule)) == said
+    assert describe_rules(dataclasses.replace(manifest, patch_rule=rule)) == said
 
 
 def test_one_dataset_is_none_to_compare(two: list[Path]) -> None:

@@ -65,7 +65,7 @@ def test_every_number_is_the_obvious_one(compared: tuple[list[Rows], list[dict[s
 def test_a_source_that_a_dataset_does_not_have_is_a_dash(compared: tuple[Any, list[dict[str, Any]], Any]) -> None:
     datasets, sources = compare_sections(compared[1])
     assert [row[0] for row in datasets.rows] == ["first", "nothing", "_third $x$"]
-    assert [row[-1] for row in datasets.rows] == ["entropy: threshold 2.5", "entropy: threshold 2.5", "fixed: stride 8"]
+    assert [row[-1] for row in datasets.rows] == ["entropy, threshold 2.5", "entropy, threshold 2.5", "fixed, stride 8"]
     assert set(datasets.rows[1][3:-1]) == {"-"}
     assert {row[0]: [cell == "-" for cell in row[1:]] for row in sources.rows} == {
         "code": [False, True, True],

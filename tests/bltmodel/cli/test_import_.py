@@ -25,7 +25,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_with_its_entropy_model(tmp_path, checkpoint):
     result = run("import", checkpoint, "--out", tmp_path / "blt", "--entropy-model-out", tmp_path / "entropy-model")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "Its patches are cut by the rule scheme entropy, threshold 4.55." in result.stderr
+    assert "Its patches are cut by the rule entropy, threshold 4.55." in result.stderr
     assert BLT.load(tmp_path / "blt").config == BLT.load(tmp_path / "in-made-of" / "blt").config
     assert EntropyModel.load(tmp_path / "entropy-model").fingerprint == entropy_model().fingerprint
 
@@ -34,7 +34,7 @@ def test_with_its_entropy_model(tmp_path, checkpoint):
 def test_the_rule_is_told_whatever_its_numbers_are(tmp_path, threshold):
     blt, _ = saved(tmp_path, described=data(PatchRule(threshold=threshold)))
     export_blt(blt, tmp_path / "in")
-    assert f"by the rule scheme entropy, threshold {threshold}." in run("import", tmp_path / "in", "--out", tmp_path / "out").stderr
+    assert f"by the rule entropy, threshold {threshold:g}." in run("import", tmp_path / "in", "--out", tmp_path / "out").stderr
 
 
 def test_as_json(tmp_path, checkpoint):
