@@ -18,6 +18,7 @@ import bltmodel.cli
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {"bltdata": bltdata.cli, "bltmodel": bltmodel.cli}
 COMMANDS = [(program, name) for program, module in GROUPS.items() for name in module.COMMANDS]
 HEAVY = ("torch", "pyarrow", "polars", "datasets", "pandas", "matplotlib", "numba", "transformers", "ray")
@@ -124,15 +125,31 @@ def test_readme_shows_every_command(program, name):
     assert f"{program} {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_links_of_the_guides_lead_somewhere(path):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_leads_to_every_guide():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [path.name for path in GUIDES[1:] if f"](docs/{path.name})" not in readme] == []
+
+
 def command_lines() -> list[str]:
-    """The command lines of the README, each in one line."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """The command lines of the README and of `docs`, each in one line."""
+    blocks = [block for path in GUIDES for block in re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if not line.startswith("#")]
     return [found[0] for line in lines if (found := re.search(r"\b(?:bltdata|bltmodel) [a-z-]+ [^\"]*", line))]
 
 
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
+def test_the_guides_have_an_example_of_every_command(program, name):
+    assert any(line.startswith(f"{program} {name} ") for line in command_lines())
+
+
 @pytest.mark.parametrize("line", command_lines())
-def test_command_lines_of_the_readme_can_be_given(line):
+def test_command_lines_of_the_guides_can_be_given(line):
     program, name, *arguments = shlex.split(line)
     with GROUPS[program].COMMANDS[name].load().make_context(name, arguments) as ctx:
         assert ctx.params
@@ -148,7 +165,7 @@ def test_the_tour_of_the_code_is_complete(package):
 
 def test_no_file_names_a_place_on_somebodys_machine():
     suspicious = re.compile(r"(?<![\w.])/(?:home|root|Users|work|tmp)/\w+|\.\./shared|file:///")
-    texts = [path for pattern in ("*.toml", "*.txt", "*.md", "Makefile") for path in ROOT.glob(pattern)]
+    texts = [path for pattern in ("*.toml", "*.txt", "*.md", "docs/*.md", "Makefile") for path in ROOT.glob(pattern)]
     for package in ("bltdata", "bltmodel", "pipelines", "benchmarks", "notebooks"):
         texts += [path for suffix in ("py", "toml", "md") for path in (ROOT / package).rglob(f"*.{suffix}")]
     found = [f"{path.relative_to(ROOT)}: {hit[0]}" for path in texts for hit in suspicious.finditer(path.read_text(encoding="utf-8"))]

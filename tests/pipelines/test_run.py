@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -58,6 +61,19 @@ def recipe(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(RECIPE.replace("TEXTS", str(texts)))
     return path
+
+
+def test_the_python_of_the_readme_runs_on_what_a_recipe_leaves(recipe, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    arguments = [str(recipe), "--out", str(recipe.parent / "runs" / "quickstart"), "--workers", "1"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    monkeypatch.chdir(recipe.parent)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["logits"].shape == (len(names["text"]) + 1, 260)
+    assert str(names["report"]["overall"]["bits_per_byte"]) in capsys.readouterr().out
 
 
 def run(recipe, *options):

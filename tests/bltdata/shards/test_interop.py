@@ -80,14 +80,14 @@ def test_documents_are_not_copied_into_the_footer(shard: Path) -> None:
 
 
 def examples() -> dict[str, str]:
-    """Library -> the lines of the README that open shards with it."""
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    """Library -> the lines of `docs/shards.md` that open shards with it."""
+    text = (Path(__file__).parents[3] / "docs" / "shards.md").read_text(encoding="utf-8")
     section = text.partition("They open everywhere:")[2].partition("\n#")[0]
     blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return {block.split()[1]: block for block in blocks}
 
 
-def test_lines_of_the_readme(
+def test_lines_of_the_guide(
     dataset_at: Callable[..., Path],
     rows: Callable[..., Rows],
     tmp_path: Path,
@@ -113,5 +113,5 @@ def test_lines_of_the_readme(
     assert list(examples()) == list(expected)
     for library, code in examples().items():
         assert sum(bool(line) for line in code.splitlines()) == 3
-        exec(compile(code, f"README.md, {library}", "exec"), {})
+        exec(compile(code, f"shards.md, {library}", "exec"), {})
         assert capsys.readouterr().out == f"{expected[library]}\n"
