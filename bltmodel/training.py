@@ -16,6 +16,7 @@ from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ShardError
 from bltdata.nn.recompute import checkpoint_activations
+from bltdata.patching.sources import cut_alike
 from bltdata.remote import AnyPath
 from bltdata.shards import Manifest, ShardDataset, open_shards, schema
 from bltdata.shards.columns import bytes_column
@@ -168,7 +169,7 @@ def check_same_patches(one: Manifest, other: Manifest, names: str) -> None:
     """
     if one.entropy_model["fingerprint"] != other.entropy_model["fingerprint"]:
         raise ShardError(f"{names} were made with different entropy models; build one of them again with the other's model.")
-    if one.patch_rule != other.patch_rule or one.source_rules != other.source_rules:
+    if not cut_alike(vars(one), vars(other)):
         raise ShardError(f"{names} were cut with different patch rules; build or repatch one of them with --rule-from the other.")
 
 

@@ -53,3 +53,12 @@ def describe_rule(rule: Mapping[str, Any]) -> str:
         if name not in ("scheme", "tokenizer_fingerprint") and not is_unset:
             told.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(told)
+
+
+def decisions(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides where a rule starts patches: all of it but where its tokenizer lies, since the fingerprint names that.
+
+    >>> decisions({"scheme": "bpe", "tokenizer": "here/tokenizer.json", "tokenizer_fingerprint": "0a1b"})
+    {'scheme': 'bpe', 'tokenizer_fingerprint': '0a1b'}
+    """
+    return {name: value for name, value in rule.items() if name != "tokenizer"}

@@ -8,6 +8,7 @@ from bltdata.config import from_mapping, to_mapping
 from bltdata.errors import ConfigError
 from bltdata.patching.batch import DocumentBatch
 from bltdata.patching.rule import PatchRule
+from bltdata.patching.settings import decisions
 
 Read = Callable[[], Iterable[DocumentBatch]]
 """Gives all documents, from the first on, each time that it is called."""
@@ -74,6 +75,16 @@ class SourceRules:
                 name: from_mapping(PatchRule, rule, f"{where}, key 'source_rules', source {name!r}") for name, rule in sources.items()
             },
         )
+
+
+def cut_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two datasets have the same rules, by what manifests say of them (see `SourceRules.to_mapping`)."""
+
+    def decided(mapping: Mapping[str, Any]) -> dict[str, Any]:
+        by_source = mapping.get("source_rules") or {}
+        return {"default": decisions(mapping["patch_rule"]), "by_source": {name: decisions(rule) for name, rule in by_source.items()}}
+
+    return decided(one) == decided(other)
 
 
 @dataclass(frozen=True, kw_only=True)

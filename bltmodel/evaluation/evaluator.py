@@ -12,7 +12,7 @@ import pyarrow as pa
 from bltdata.compressors import COMPRESSORS, CompressedSizes
 from bltdata.errors import CheckpointError
 from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
-from bltdata.patching.sources import SourceRules
+from bltdata.patching.sources import SourceRules, cut_alike
 from bltdata.remote import AnyPath
 from bltdata.shards import open_shards, schema
 from bltdata.training.checkpoint import load_model_metadata
@@ -107,7 +107,7 @@ def check_fits(data: dict[str, Any], store: ShardStore, model_folder: Path) -> N
             f"{store.dataset.folder} was made by another entropy model than the shards that {model_folder} was trained on; "
             "build it again with that one."
         )
-    if data["patch_rule"] != manifest.patch_rule or data.get("source_rules", {}) != manifest.source_rules:
+    if not cut_alike(data, vars(manifest)):
         raise CheckpointError(
             f"{store.dataset.folder} was cut by another patch rule than the shards that {model_folder} was trained on; "
             "build or repatch it with --rule-from those."

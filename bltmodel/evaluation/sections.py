@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bltdata.patching.settings import describe_rule
 from bltdata.stats.rendering import escape_markdown, markdown_table
 from bltdata.stats.sections import Section, number, percent
 
@@ -22,12 +23,11 @@ def sections(report: Report) -> list[Section]:
 def notes(report: Report) -> list[str]:
     """What a reader must know to read the tables, a sentence or two each."""
     context, stride, interval = report["context_tokens"], report["stride"], report["interval"]
-    rule = ", ".join(f"{name} {value}" for name, value in report["patch_rule"].items() if value not in (None, False))
     of_sources = f"; rules of their own for {', '.join(report['source_rules'])}" if report["source_rules"] else ""
     lines = [
         f"Contexts of {context:,} tokens; of a longer document, windows that begin {stride:,} tokens apart, each byte predicted once "
         f"with at least {context - stride:,} tokens before it, or all that there are. Matrix products in {report['precision']}.",
-        f"Entropy model {report['entropy_model'] or 'unknown'}; patch rule {rule}{of_sources}.",
+        f"Entropy model {report['entropy_model'] or 'unknown'}; patch rule {describe_rule(report['patch_rule'])}{of_sources}.",
         "Bits per byte are those of all bytes and ends of documents, divided by the raw bytes. Compressors get the documents of a "
         "source end to end.",
         f"Intervals hold {100 * interval['level']:g} % of {interval['resamples']:,} resamples of the documents (seed "

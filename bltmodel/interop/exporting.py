@@ -59,7 +59,7 @@ def export_blt(folder: Path | str, out: Path | str, *, entropy_model: Path | str
         **transformers_config(from_mapping(BLTConfig, metadata["config"], f"{folder}, config of the BLT")),
     }
     if isinstance(metadata.get("data"), dict):
-        description[DATA_KEY] = metadata["data"]
+        description[DATA_KEY] = _without_places(metadata["data"])
     tokenizer = build_tokenizer()
     weights = {}
     if entropy_model is not None:
@@ -84,6 +84,16 @@ def export_blt(folder: Path | str, out: Path | str, *, entropy_model: Path | str
         tokenizer.save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", TOKENIZER_CONFIG)
     return Exported(sum(tensor.numel() for tensor in weights.values()), threshold)
+
+
+def _without_places(data: dict[str, Any]) -> dict[str, Any]:
+    """What a model was trained on, without where tokenizers lay on this machine: their file names and fingerprints remain."""
+
+    def moved(rule: dict[str, Any]) -> dict[str, Any]:
+        return {**rule, "tokenizer": Path(rule["tokenizer"]).name} if rule.get("tokenizer") else rule
+
+    by_source = {"source_rules": {name: moved(rule) for name, rule in data["source_rules"].items()}} if "source_rules" in data else {}
+    return {**data, "patch_rule": moved(data["patch_rule"]), **by_source}
 
 
 def _threshold(data: Any, folder: Path, model: EntropyModel, model_folder: Path | str, wanted: float | None) -> float:

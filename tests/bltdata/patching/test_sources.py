@@ -5,7 +5,7 @@ from bltdata.config import to_mapping
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.patching import PatchRule
 from bltdata.patching.batch import DocumentBatch
-from bltdata.patching.sources import PatchCounts, SourceRules, count_patches
+from bltdata.patching.sources import PatchCounts, SourceRules, count_patches, cut_alike
 
 ONE, TWO = PatchRule(threshold=1.0), PatchRule(scheme="space")
 
@@ -23,6 +23,16 @@ def test_a_source_has_its_rule_and_every_other_the_default():
     assert list(rules.by_source) == ["a", "b"]
     assert rules.needs_bytes
     assert not SourceRules(default=ONE).needs_bytes
+
+
+def test_rules_are_alike_wherever_their_tokenizer_lies():
+    bpe = {"scheme": "bpe", "tokenizer": "here/tokenizer.json", "tokenizer_fingerprint": "0123456789abcdef"}
+    moved, other = bpe | {"tokenizer": "tokenizer.json"}, bpe | {"tokenizer_fingerprint": "f" * 16}
+    assert cut_alike({"patch_rule": bpe}, {"patch_rule": moved, "source_rules": {}})
+    assert cut_alike({"patch_rule": bpe, "source_rules": {"a": bpe}}, {"patch_rule": bpe, "source_rules": {"a": moved}})
+    assert not cut_alike({"patch_rule": bpe}, {"patch_rule": other})
+    assert not cut_alike({"patch_rule": bpe}, {"patch_rule": bpe, "source_rules": {"a": other}})
+    assert not cut_alike({"patch_rule": bpe, "source_rules": {"a": bpe}}, {"patch_rule": bpe, "source_rules": {"b": bpe}})
 
 
 def test_the_mapping_is_that_of_a_manifest():

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import BltForCausalLM
 
+from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
+from bltdata.patching.sources import cut_alike
 from bltdata.vocab import encode
-from bltmodel.interop import export_blt, transformers_names
+from bltmodel.interop import export_blt, import_blt, transformers_names
 from bltmodel.model import BLT
 from tests.bltmodel.datasets import RULE, entropy_model, opinionated_blt, texts
 from tests.bltmodel.documents import configs, tiny_config
@@ -113,6 +115,18 @@ def test_without_an_entropy_model_any_rule_will_do(tmp_path):
     assert (theirs.model.patcher, theirs.config.patch_in_forward) == (None, False)
     expected = BLT.load(blt).logits(b"ab cd", [3, 3])
     torch.testing.assert_close(their_logits(theirs, b"ab cd", patch_lengths=torch.tensor([[1, 3, 3]])), expected, atol=1e-4, rtol=0)
+
+
+def test_a_checkpoint_says_nothing_of_where_a_tokenizer_lay(tmp_path):
+    rule = PatchRule(scheme="bpe", tokenizer=str(tmp_path / "of-mine" / "words.json"), tokenizer_fingerprint="0123456789abcdef")
+    by_source = {"code": to_mapping(rule), "prose": to_mapping(RULE)}
+    blt, _ = saved(tmp_path, described=data(rule, source_rules=by_source))
+    export_blt(blt, tmp_path / "out")
+    written = (tmp_path / "out" / "config.json").read_text()
+    assert "of-mine" not in written
+    known = import_blt(tmp_path / "out", tmp_path / "again").data
+    assert (known["patch_rule"]["tokenizer"], known["source_rules"]["code"]["tokenizer"]) == ("words.json", "words.json")
+    assert cut_alike(known, data(rule, source_rules=by_source))
 
 
 def test_a_threshold_is_taken_as_transformers_has_it(tmp_path):
