@@ -12,7 +12,7 @@ Two questions, for each number of new bytes after `--prompt-bytes` bytes:
              is computed and timed.
 
 All take turns, `--repeats` times, after a round that isn't timed. First they are compared: logits at every position of both texts must be
-equal to 1e-3, and the bytes of the greedy texts up to where the two most probable are closer to each other than that.
+equal to 1e-4, and the bytes of the greedy texts up to where the two most probable are closer to each other than that.
 
 Weights are random unless --model and --entropy-model are given. The patches of random text are short, so a trained model says more.
 
@@ -50,7 +50,7 @@ from bltmodel.sampling_config import SamplingConfig
 
 GREEDY = SamplingConfig(temperature=0.0, stop_at_eos=False)
 TARGET_PATCH_LENGTH = 4.5
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 SPECIAL_IDS = list(range(BYTE_OFFSET))
 
 
