@@ -62,6 +62,14 @@ def random_document(rng: np.random.Generator, num_bytes: int, start_probability:
     return Patched(rng.integers(0, 256, num_bytes, dtype=np.uint8).tobytes(), starts)
 
 
+@st.composite
+def packings(draw: st.DrawFn) -> list[list[Patched]]:
+    """Rows of several documents of any patches, some of them empty. Sizes and a seed shrink."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    lengths = draw(st.lists(st.lists(st.integers(0, 25), min_size=1, max_size=4), min_size=1, max_size=3))
+    return [[random_document(rng, length, rng.random()) for length in row] for row in lengths]
+
+
 def with_new_suffix(document: Patched, first: int, rng: np.random.Generator) -> Patched:
     """Another document: every byte from `first` on differs, and patch starts after `first` are drawn anew."""
     data = np.frombuffer(document.data, dtype=np.uint8).copy()

@@ -15,6 +15,30 @@ def test_presets_survive_json(name):
     assert from_mapping(BLTConfig, to_mapping(config)) == config
 
 
+@pytest.mark.parametrize(
+    ("name", "encoder", "latent", "decoder", "queries_per_patch"),
+    [
+        ("400m", (1, 12, 768), (24, 10, 1280), (7, 12, 768), 2),
+        ("1b", (1, 16, 1024), (25, 16, 2048), (9, 16, 1024), 2),
+        ("8b", (1, 20, 1280), (32, 32, 4096), (6, 20, 1280), 4),
+    ],
+)
+def test_presets_are_those_of_the_paper(name, encoder, latent, decoder, queries_per_patch):
+    # Layers, heads and dimension of each part, as arXiv:2412.09871 has them, for 400m but for the heads of the local models, which
+    # are ours; `test_flops` has its parameters.
+    config = config_from_preset(name)
+    assert (config.encoder_layers, config.local_heads, config.local_dim) == encoder
+    assert (config.latent_layers, config.latent_heads, config.latent_dim) == latent
+    assert (config.decoder_layers, config.local_heads, config.local_dim) == decoder
+    assert config.queries_per_patch == queries_per_patch
+    # What all of them share: six n-gram sizes, a hash function, windows of 512.
+    assert (config.ngram_sizes, config.hash_functions, config.window) == ((3, 4, 5, 6, 7, 8), 1, 512)
+    assert (config.hash_rows, config.rope_theta, config.norm_eps) == (500_002, 500_000.0, 1e-5)
+    # Gated feed-forward layers have three matrices, so 8/3 of the dimension make as many weights as two of four times the dimension.
+    assert config.local_ffn_dim == -(-8 * config.local_dim // 3 // 256) * 256
+    assert config.latent_ffn_dim == -(-8 * config.latent_dim // 3 // 256) * 256
+
+
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(ConfigError, match=r"There is no BLT preset 'tinny'; the nearest is 'tiny'"):
         config_from_preset("tinny")

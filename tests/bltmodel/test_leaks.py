@@ -1,8 +1,11 @@
 """Nothing leaks: not from the future, not from another document; and the checks that say so find planted leaks."""
 
+import collections
 import dataclasses
 import functools
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,13 +17,15 @@ import bltmodel.embeddings
 import bltmodel.encoder
 import bltmodel.model
 from bltdata.nn import AttentionMask, banded_mask, dense_mask, rotary_table
+from bltdata.nn.recompute import checkpoint_activations
 from bltmodel.config import BLTConfig
 from bltmodel.hashing import ngram_rows
-from bltmodel.masks import PackedBatch, patch_layout
+from bltmodel.masks import PackedBatch, own_patches, patch_layout
 from bltmodel.model import BLT
+from bltmodel.patch_budget import join_surplus
 from bltmodel.pooling import attend_over_bytes, attend_over_queries, pool
-from tests.bltmodel.documents import configs, tiny_config
-from tests.bltmodel.leaks import future_leaks, neighbour_leaks
+from tests.bltmodel.documents import Patched, configs, pack, packings, random_document, tiny_config
+from tests.bltmodel.leaks import future_leaks, gradient_leaks, neighbour_leaks, row_leaks
 
 CONFIGS = {
     "usual": tiny_config(),
@@ -119,13 +124,51 @@ EXAMPLES = settings(max_examples=max(settings().max_examples // 10, 1))
 """A tenth of the usual number: each checks many documents."""
 
 
+def within(budget: int | None, model: BLT) -> Callable[[PackedBatch], Tensor]:
+    """The model on rows of no more than so many patches, as it is trained."""
+
+    def logits(batch: PackedBatch) -> Tensor:
+        if budget is None:
+            return model(batch)
+        batch, _ = join_surplus(batch, budget)
+        return model(batch, max(budget, int(own_patches(batch).max()) + 1))
+
+    return logits
+
+
+@pytest.mark.parametrize(("training", "recomputed"), [(True, False), (True, True), (False, False)], ids=["train", "recomputed", "eval"])
 @EXAMPLES
-@given(config=configs(), training=st.booleans(), seed=st.integers(0, 2**32 - 1))
-def test_no_choice_of_settings_leaks(config, training, seed):
+@given(
+    config=configs(), rows=packings(), budget=st.none() | st.integers(1, 40), sparse_tables=st.booleans(), seed=st.integers(0, 2**32 - 1)
+)
+def test_no_choice_of_settings_leaks(training, recomputed, config, rows, budget, sparse_tables, seed):
     model = BLT(config, seed=seed % 100).train(training)
+    checkpoint_activations(model, recomputed)
+    model.embedding.ngrams.sparse = sparse_tables
+    logits = within(budget, model)
     with torch.set_grad_enabled(training):
-        assert not future_leaks(model, seed, trials=4)
-        assert not neighbour_leaks(model, seed, trials=3)
+        assert not future_leaks(logits, seed, trials=4)
+        assert not row_leaks(logits, rows, seed, patches_are_own=budget is None)
+        if budget is None:
+            assert not neighbour_leaks(logits, seed, trials=3)
+    assert not gradient_leaks(model, logits, pack(rows * 3), seed)
+
+
+SIZES = {"local_dim", "local_ffn_dim", "latent_ffn_dim"}
+"""Settings that are the same in all random models: they change no wiring."""
+
+
+def test_every_setting_of_the_model_is_chosen_at_random():
+    seen = collections.defaultdict(set)
+
+    @settings(database=None)
+    @given(configs())
+    def look(config: BLTConfig) -> None:
+        for name, value in vars(config).items():
+            seen[name].add(value)
+
+    look()
+    assert {name for name, values in seen.items() if len(values) == 1} == SIZES
 
 
 # -------------------------------------------------------------------------------------------------------- planted leaks
@@ -190,6 +233,11 @@ FROM_NEIGHBOURS = {
 }
 
 
+def rows_of_documents() -> list[list[Patched]]:
+    rng = np.random.default_rng(0)
+    return [[random_document(rng, num_bytes, 0.4) for num_bytes in (12, 0, 20, 7)] for _ in range(16)]
+
+
 ASKED_AFTER_EVERY_LAYER = CONFIGS["mean, asked after every layer"]
 
 
@@ -198,12 +246,35 @@ ASKED_AFTER_EVERY_LAYER = CONFIGS["mean, asked after every layer"]
 def test_a_planted_leak_from_the_future_is_found(leak, config, monkeypatch):
     monkeypatch.setattr(*leak)
     assert future_leaks(model_of(config))
+    assert row_leaks(model_of(config), rows_of_documents())
 
 
 @pytest.mark.parametrize("leak", FROM_NEIGHBOURS.values(), ids=FROM_NEIGHBOURS)
 def test_a_planted_leak_from_a_neighbour_is_found(leak, monkeypatch):
     monkeypatch.setattr(*leak)
     assert neighbour_leaks(whole_model)
+    assert row_leaks(whole_model, rows_of_documents())
+
+
+# What is read at a wrong place, as n-grams and starts are, has no gradient.
+WITH_GRADIENTS = [
+    "bytes see later bytes",
+    "patches see later patches",
+    "pooling over the neighbour's byte",
+    "patches ask the neighbour's byte",
+    "bytes ask the next patch",
+    "the decoder knows its own patch",
+    "bytes see the document before",
+    "patches see the document before",
+]
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENTS)
+def test_a_planted_leak_has_gradients(name, monkeypatch):
+    model, batch = usual_model(), pack(rows_of_documents())
+    assert not gradient_leaks(model, model, batch)
+    monkeypatch.setattr(*(FROM_THE_FUTURE | FROM_NEIGHBOURS)[name])
+    assert gradient_leaks(model, model, batch)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bltmodel.masks import PackedBatch, own_patches, patch_layout
 from bltmodel.patch_budget import HELD_BACK, JOINED, OVER_BUDGET, join_surplus
-from tests.bltmodel.documents import Patched, pack, random_document, with_new_suffix
+from tests.bltmodel.documents import Patched, pack, packings, random_document, with_new_suffix
 
 
 def slow(batch: PackedBatch, budget: int) -> tuple[list[list[bool]], list[list[bool]], Counter[str]]:
@@ -31,14 +31,7 @@ def slow(batch: PackedBatch, budget: int) -> tuple[list[list[bool]], list[list[b
     return starts, next_starts, counts
 
 
-@st.composite
-def rows(draw: st.DrawFn) -> list[list[Patched]]:
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    lengths = draw(st.lists(st.lists(st.integers(0, 25), min_size=1, max_size=4), min_size=1, max_size=3))
-    return [[random_document(rng, length, rng.random()) for length in row] for row in lengths]
-
-
-@given(rows(), st.integers(1, 60))
+@given(packings(), st.integers(1, 60))
 def test_equals_a_loop(rows, budget):
     batch = pack(rows)
     before = [tensor.clone() for tensor in batch]
@@ -50,7 +43,7 @@ def test_equals_a_loop(rows, budget):
     assert all(torch.equal(*pair) for pair in zip(fitted[:3], batch[:3], strict=True))
 
 
-@given(rows(), st.integers(1, 60))
+@given(packings(), st.integers(1, 60))
 def test_rows_keep_to_the_budget_where_they_can(rows, budget):
     fitted, counts = join_surplus(pack(rows), budget)
     num_patches = own_patches(fitted)[:, -1] + 1
@@ -62,7 +55,7 @@ def test_rows_keep_to_the_budget_where_they_can(rows, budget):
         assert patch_layout(fitted, budget).num_patches == budget
 
 
-@given(rows())
+@given(packings())
 def test_a_budget_for_all_changes_nothing(rows):
     batch = pack(rows)
     fitted, counts = join_surplus(batch, 2 * batch.ids_BT.shape[1] + 2)

@@ -38,6 +38,9 @@ def fail_at_three(item: tuple[int, str]) -> int:
     (Path(folder) / str(number)).touch()
     if number == 3:
         raise CorpusError("The third is missing; look for it.")
+    if number > 3:
+        # The other worker goes on until the failure has come through, which takes a busy machine a while.
+        time.sleep(1)
     return number
 
 
@@ -97,8 +100,7 @@ def test_a_failure_is_that_of_the_function(tmp_path):
     assert type(caught.value) is CorpusError
     begun = {int(path.name) for path in tmp_path.iterdir()}
     assert set(given) == begun - {3}
-    # The other worker goes on until the failure has come through, which takes a busy machine a while.
-    assert len(begun) < 50
+    assert len(begun) < 8
 
 
 def test_a_worker_that_dies_is_replaced_and_its_item_done_again(tmp_path):

@@ -14,10 +14,11 @@ from bltdata.config import fingerprint, from_mapping, to_mapping
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.patching import SCHEMES, PatchRule, boundaries, starts_of_lengths
 from bltdata.patching.inputs import MAX_STORED_ENTROPY_NATS
+from tests.bltdata.rules import rules
 
 many_examples = settings(max_examples=500)
 
-# --------------------------------------------------------------------------------------------------- documents and rules
+# ------------------------------------------------------------------------------------------------------------- documents
 
 # Half of the bytes and of the entropies are a few values, so that what rules look for is there and entropies meet each other and the
 # thresholds exactly; the others are any bytes and any float16.
@@ -34,28 +35,6 @@ def documents(draw: st.DrawFn, max_bytes: int = 80) -> tuple[bytes, np.ndarray]:
     data = np.where(rng.random(num_bytes) < 0.5, rng.choice(COMMON_BYTES, num_bytes), rng.integers(0, 256, num_bytes, dtype=np.uint8))
     common, anything = rng.choice(COMMON_ENTROPIES, num_bytes + 1), rng.choice(ANY_ENTROPY, num_bytes + 1)
     return data.tobytes(), np.where(rng.random(num_bytes + 1) < 0.5, common, anything)
-
-
-@st.composite
-def rules(draw: st.DrawFn) -> PatchRule:
-    """A rule of any incremental scheme with any settings that it reads."""
-    scheme = draw(st.sampled_from(["entropy", "entropy", "entropy", "space", "quantile", "quantile", "fixed", "byte"]))
-    if scheme == "fixed":
-        return PatchRule(scheme="fixed", stride=draw(st.integers(1, 9)))
-    if scheme == "byte":
-        return PatchRule(scheme="byte")
-    min_length = draw(st.integers(1, 5))
-    limits: dict[str, Any] = {"min_length": min_length, "max_length": draw(st.none() | st.integers(min_length, 9))}
-    if scheme == "space":
-        return draw(
-            st.sampled_from([PatchRule(scheme="space", **limits), PatchRule(scheme="space", characters=True, min_length=min_length)])
-        )
-    if scheme == "quantile":
-        first = draw(st.none() | st.sampled_from([0.0, 1.0, 5.5]))
-        return PatchRule(scheme="quantile", target_length=draw(st.floats(1, 12)), threshold=first, **limits)
-    threshold = draw(st.none() | st.sampled_from([0.0, 0.25, 0.3, 1.0, 5.5]) | st.floats(0, 5.5))
-    relative = draw((st.none() if threshold is not None else st.nothing()) | st.sampled_from([-0.25, 0.0, 0.25]) | st.floats(-6, 6))
-    return PatchRule(threshold=threshold, relative_threshold=relative, reset_at_newline=draw(st.booleans()), **limits)
 
 
 def slow_starts(rule: PatchRule, data: bytes, entropy_nats: np.ndarray) -> list[int]:

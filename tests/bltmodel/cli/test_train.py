@@ -1,10 +1,12 @@
 import contextlib
+import functools
 import json
 import os
 import random
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
@@ -280,17 +282,18 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(trained
     assert not list(out.glob(".*.tmp"))
 
 
-def train_and_die(arguments: list[str], step: int) -> None:
-    """What a process runs that kills itself once it has taken a step."""
+def train_and_die(arguments: list[str], step: int, delay_seconds: float) -> None:
+    """What a process runs that kills itself once it has taken a step, or a moment later, whatever it is at then."""
     taken = 0
+    kill = functools.partial(os.kill, os.getpid(), signal.SIGKILL)
 
     @contextlib.contextmanager
     def progress(*_: Any) -> Iterator[Any]:
         def advance(amount: int) -> None:
             nonlocal taken
-            taken += amount
-            if amount and taken == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+            before, taken = taken, taken + amount
+            if before < step <= taken:
+                threading.Timer(delay_seconds, kill).start() if delay_seconds else kill()
 
         yield advance
 
@@ -315,6 +318,35 @@ def state_of(out: Path) -> dict[str, Any]:
     return torch.load(out / "training_state.pt", weights_only=True)
 
 
+def test_a_damaged_state_and_the_ones_before_it(trained, uninterrupted, tmp_path):
+    recipe, whole = uninterrupted
+    out = tmp_path / "blt"
+    arguments = [*options(trained.shards, recipe, out), "--keep-last", "3"]
+    process = PROCESSES.Process(target=train_and_die, args=([*map(str, arguments)], 30, 0.0))
+    process.start()
+    process.join()
+    assert [path.name for path in sorted(out.glob("training_state-*"))] == [f"training_state-{step:08d}.pt" for step in (20, 24, 28)]
+    # It is the last state too: one file with two names.
+    os.truncate(out / "training_state-00000028.pt", (out / "training_state.pt").stat().st_size // 2)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    problem = "is damaged, so the run can't go on from it; go on from the state of step 24 with --resume-from 24, or start the run again"
+    for asked, sentence in [
+        ([], f"Error: {out / 'training_state.pt'} {problem} with --no-resume.\n"),
+        (["--resume-from", "28"], f"Error: {out / 'training_state-00000028.pt'} {problem} with --no-resume.\n"),
+        (["--resume-from", "27"], f"Error: {out} has no state of step 27; it has those of 20, 24; runs keep several with --keep-last.\n"),
+        (["--resume-from", "24", "--steps", "50"], f"Error: {out} holds another run: its training.steps is 40, this one's is 50; "),
+    ]:
+        result = run(*arguments, *asked)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(sentence)
+        assert result.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    went_on = run(*arguments, "--resume-from", "24")
+    assert (went_on.exit_code, went_on.stderr.splitlines()[0]) == (0, f"Going on: {out} holds this run at step 24 of 40.")
+    assert what_remains(out) == what_remains(whole)
+    assert what_remains(out / "last", out) == what_remains(whole / "last", whole)
+
+
 @pytest.mark.slow
 def test_killed_at_20_random_steps(recipe, tmp_path):
     # So few documents that the run goes through several epochs.
@@ -323,11 +355,18 @@ def test_killed_at_20_random_steps(recipe, tmp_path):
     assert run(*options(shards, recipe, whole)).exit_code == 0
     assert metrics_of(whole)[-1]["epoch"] > 2
     arguments = [*map(str, options(shards, recipe, out)), "--keep-last", "2"]
-    for step in sorted(random.Random(1).sample(range(1, 41), 20)):
-        process = PROCESSES.Process(target=train_and_die, args=(arguments, step))
+    rng, kills = random.Random(1), 0
+    for number, step in enumerate(sorted(rng.sample(range(1, 41), 20))):
+        # Every other one between two steps, the rest within a step, an evaluation or the writing of a state.
+        delay_seconds = rng.uniform(0, 0.03) if number % 2 else 0.0
+        process = PROCESSES.Process(target=train_and_die, args=(arguments, step, delay_seconds))
         process.start()
         process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL or delay_seconds
+        kills += process.exitcode == -signal.SIGKILL
+        if process.exitcode == 0:
+            break
+    assert kills >= 15
     assert run(*arguments).exit_code == 0
     assert what_remains(out) == what_remains(whole)
     assert what_remains(out / "last", out) == what_remains(whole / "last", whole)

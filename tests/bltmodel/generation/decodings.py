@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bltmodel.generation import CachedDecoding
+from bltmodel.generation.patches import Patches
 from bltmodel.model import BLT
 from tests.bltmodel.documents import Patched, random_document
 
@@ -40,7 +41,11 @@ def random_rows(rng: np.random.Generator, prompt_lengths: Sequence[int], steps: 
 
 
 def wrong_steps(
-    model: BLT, documents: Sequence[Patched], prompt_lengths: Sequence[int], reorder: dict[int, list[int]] | None = None
+    model: BLT,
+    documents: Sequence[Patched],
+    prompt_lengths: Sequence[int],
+    reorder: dict[int, list[int]] | None = None,
+    patches: Patches | None = None,
 ) -> list[str]:
     """Where decoding the documents side by side gives other logits than a forward pass over each by itself.
 
@@ -49,13 +54,14 @@ def wrong_steps(
         documents: each longer than its prompt by the same number of bytes.
         prompt_lengths: how much of each is its prompt.
         reorder: before which steps which rows are kept, in which order.
+        patches: where patches start, found out step by step; None for what the documents say.
     """
     rows = [
         (document, length, model.logits(document.data, document.lengths))
         for document, length in zip(documents, prompt_lengths, strict=True)
     ]
     prompts = [document.data[:length] for document, length, _ in rows]
-    decoding = CachedDecoding(model, prompts, Scripted(documents, prompt_lengths))
+    decoding = CachedDecoding(model, prompts, patches or Scripted(documents, prompt_lengths))
     found = []
     steps = len(documents[0].data) - prompt_lengths[0]
     for step in range(steps + 1):

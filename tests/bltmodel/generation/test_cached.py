@@ -1,17 +1,21 @@
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bltdata.nn import rotations
+from bltdata.shards import round_entropies
 from bltmodel.embeddings import ByteEmbedding
-from bltmodel.generation import CachedDecoding, buffers, cached, latent_cache
+from bltmodel.generation import CachedDecoding, GenerationSettings, PatchesOfRule, buffers, cached, latent_cache
 from bltmodel.generation.latent_cache import LatentCache
 from bltmodel.generation.window_cache import WindowCache
 from bltmodel.model import BLT
+from tests.bltdata.rules import rules
+from tests.bltdata.small import opinionated_model
 from tests.bltmodel.documents import Patched, configs, random_document, tiny_config
 from tests.bltmodel.generation.decodings import Scripted, random_rows, wrong_steps
 
@@ -47,6 +51,41 @@ def test_every_step_equals_the_forward_pass(config, lengths, chunk, seed, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cached, "CHUNK_TOKENS", chunk)
         assert wrong_steps(BLT(config, seed=seed % 100), documents, lengths, reorder) == []
+
+
+@EXAMPLES
+@given(
+    config=configs(),
+    rule=rules(),
+    quantile=st.floats(0.1, 0.9),
+    prompts=st.lists(st.binary(max_size=30) | st.text("ab \n", max_size=30).map(str.encode), min_size=1, max_size=3),
+    more=st.binary(min_size=1, max_size=4) | st.text("ab \n", min_size=1, max_size=6).map(str.encode),
+    precision=st.sampled_from(["grid", "float16"]),
+    reset_at_newline=st.booleans(),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_every_step_equals_the_forward_pass_by_any_rule(config, rule, quantile, prompts, more, precision, reset_at_newline, seed, data):
+    scorer, whole = opinionated_model(seed, window=5), [prompt + more for prompt in prompts]
+    exact = [*scorer.score(whole, reset_at_newline=reset_at_newline)]
+    # Rounded either way, both would be right.
+    for entropies in exact:
+        assume(np.array_equal(round_entropies(entropies - 5e-6, precision), round_entropies(entropies + 5e-6, precision)))
+    if rule.threshold:
+        # One that some of the entropies pass, and others don't.
+        rule = dataclasses.replace(rule, threshold=float(np.quantile(np.concatenate(exact), quantile)))
+    documents = []
+    for text, entropies in zip(whole, exact, strict=True):
+        starts = np.zeros(len(text) + 1, dtype=bool)
+        starts[rule.starts(text, round_entropies(entropies, precision) if rule.needs_entropies else None)] = True
+        documents.append(Patched(text, starts))
+    settings = GenerationSettings(
+        rule=rule, entropy_model=scorer, max_new_bytes=1, entropy_precision=precision, reset_at_newline=reset_at_newline
+    )
+    orders = st.lists(st.integers(0, len(prompts) - 1), min_size=len(prompts), max_size=len(prompts))
+    reorder = {data.draw(st.integers(0, len(more) - 1)): data.draw(orders)}
+    found = wrong_steps(BLT(config, seed), documents, [*map(len, prompts)], reorder, PatchesOfRule(prompts, settings))
+    assert found == []
 
 
 def test_a_long_continuation_equals_the_forward_pass():

@@ -62,17 +62,20 @@ def test_logits_of_any_checkpoint_equal(config, threshold, in_pieces, dtype, see
         known = load_model_metadata(Path(folder) / "out", KIND)["data"]
     assert (ours.config, known) == (config, imported.data)
     assert known["entropy_model"]["fingerprint"] == model.fingerprint
-    rng = np.random.default_rng(seed)
-    document = random_document(rng, 50, rng.uniform(0.05, 0.9))
-    ids = torch.from_numpy(encode(document.data, bos=True))[None]
-    with torch.no_grad():
-        given_lengths = theirs(ids, patch_lengths=torch.tensor([[1, *document.lengths]])).logits[0]
-        their_own = theirs(ids).logits[0]
-    torch.testing.assert_close(ours.logits(document.data, document.lengths), given_lengths, atol=1e-4, rtol=0)
-    lengths, entropies = patches(document.data, model, imported.rule, known["entropy_precision"])
-    # A step of float16 is 1/256 here.
-    if np.abs(entropies - threshold).min() > 1 / 256:
-        torch.testing.assert_close(ours.logits(document.data, lengths), their_own, atol=1e-4, rtol=0)
+    rng, compared = np.random.default_rng(seed), 0
+    for num_bytes in (50, 12, 12, 6, 6, 3, 3):
+        document = random_document(rng, num_bytes, rng.uniform(0.05, 0.9))
+        ids = torch.from_numpy(encode(document.data, bos=True))[None]
+        with torch.no_grad():
+            given_lengths = theirs(ids, patch_lengths=torch.tensor([[1, *document.lengths]])).logits[0]
+            their_own = theirs(ids).logits[0]
+        torch.testing.assert_close(ours.logits(document.data, document.lengths), given_lengths, atol=1e-4, rtol=0)
+        lengths, entropies = patches(document.data, model, imported.rule, known["entropy_precision"])
+        # Rounded to float16, whose steps are 1/256 here, an entropy moves by half of one.
+        if np.abs(entropies - threshold).min() > 1 / 512 + 1e-5:
+            torch.testing.assert_close(ours.logits(document.data, lengths), their_own, atol=1e-4, rtol=0)
+            compared += 1
+    assert compared > 0
 
 
 @settings(max_examples=max(settings().max_examples // 20, 1))
