@@ -1,6 +1,6 @@
-"""Which kernel should banded attention use on a CPU: torch's fused one, or two plain matrix products?
+"""Which kernel should banded attention use on a CPU: torch's fused one, two plain matrix products, or these block by block?
 
-One process, one thread, CPU time. For each window and type, both kernels run in turn, `--repeats` times after one untimed round: forward
+One process, one thread, CPU time. For each window and type, the kernels run in turn, `--repeats` times after one untimed round: forward
 alone, as in scoring, and forward with backward, as in training. Each kernel gets blocks of its own size. One row of `--tokens` tokens of
 documents of `--document-tokens`. The results are compared before anything is timed.
 
@@ -20,7 +20,9 @@ from torch import Tensor
 
 from bltdata.nn import attention, prepare_allocator
 
-KERNELS = {"fused": attention._fused, "plain": attention._plain}
+KERNELS = {"fused": attention._fused, "plain": attention._plain, "blockwise": attention._plain}
+"""What computes all blocks at once; `blockwise` takes one after the other."""
+
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -32,14 +34,17 @@ def make_inputs(tokens: int, heads: int, head_dim: int, kind: torch.dtype) -> li
 
 def forward(kernel: str, inputs: list[Tensor], mask: attention.AttentionMask) -> Tensor:
     """Attention as the models call it, with the kernel that is asked for instead of the one that suits."""
-    with mock.patch.object(attention, "_attend_blocks", KERNELS[kernel]):
-        q, k, v = inputs
+    q, k, v = inputs
+    with (
+        mock.patch.object(attention, "_attend_blocks", KERNELS[kernel]),
+        mock.patch.object(attention, "_blockwise_wins", return_value=kernel == "blockwise"),
+    ):
         return attention.attend(q, k, v, mask)
 
 
 def make_mask(kernel: str, visible_from: Tensor, window: int) -> attention.AttentionMask:
     """The mask in blocks of the size that the kernel gets."""
-    with mock.patch.object(attention, "_plain_wins", return_value=kernel == "plain"):
+    with mock.patch.object(attention, "_plain_wins", return_value=kernel != "fused"):
         return attention.banded_mask(visible_from, window)
 
 
@@ -54,8 +59,8 @@ def contestant(kernel: str, inputs: list[Tensor], masks: dict[str, attention.Att
 
 def check(inputs: list[Tensor], masks: dict[str, attention.AttentionMask]) -> None:
     """Stop if the kernels don't agree."""
-    fused, plain = (forward(kernel, inputs, masks[kernel]) for kernel in ("fused", "plain"))
-    difference = float((fused - plain).abs().max())
+    fused, *others = (forward(kernel, inputs, masks[kernel]) for kernel in KERNELS)
+    difference = max(float((fused - other).abs().max()) for other in others)
     if not difference < (1e-4 if inputs[0].dtype == torch.float32 else 0.1):
         sys.exit(f"the kernels differ by {difference}")
 
@@ -89,7 +94,7 @@ def main(tokens: int, document_tokens: int, windows: str, types: str, heads: int
                 median = {kernel: statistics.median(values) for kernel, values in seconds.items()}
                 for kernel, values in seconds.items():
                     spread = f"{min(values) * 1e3:8.2f} to {max(values) * 1e3:8.2f} ms"
-                    print(f"window {window:5}  {name:8}  {passes:20}  {kernel:5}  {median[kernel] * 1e3:8.2f} ms  ({spread})")
+                    print(f"window {window:5}  {name:8}  {passes:20}  {kernel:9}  {median[kernel] * 1e3:8.2f} ms  ({spread})")
                 milliseconds = {kernel: round(value * 1e3, 3) for kernel, value in median.items()}
                 ratio = round(median["fused"] / median["plain"], 3)
                 cases.append({"window": window, "type": name, "passes": passes, "milliseconds": milliseconds, "fused_over_plain": ratio})

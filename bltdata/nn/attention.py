@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bltdata.nn.blockwise import Block, attend_blockwise
+
 FUSED_BLOCK = 32
 """Queries a block where a CPU's fused kernel computes it: it copies no keys, so small blocks with few masked scores win."""
 
@@ -26,6 +28,9 @@ masked scores. Half the window where that is less."""
 
 GPU_BLOCK = 256
 """Queries a block on a GPU."""
+
+SMALLEST_BLOCKWISE = 1 << 16
+"""Scores of a block, of all rows and heads, from which on a CPU trains faster on one block after the other than on all at once."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,8 @@ def attend(q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: AttentionMask) 
     Returns:
         `[B, H, T, K]`, in the type of the queries.
     """
+    if _blockwise_wins(q_BHTK, mask):
+        return attend_blockwise(q_BHTK, k_BHSK, v_BHSK, _blocks(mask, q_BHTK.dtype))
     if mask.window is None:
         q, k, v = q_BHTK[:, None], k_BHSK[:, None], v_BHSK[:, None]
     else:
@@ -150,6 +157,27 @@ def _plain_wins(device: torch.device, dtype: torch.dtype, with_gradients: bool) 
     On a CPU they are in bfloat16, and with gradients, where the fused kernel's backward pass takes a mask's slow path.
     """
     return device.type == "cpu" and (with_gradients or dtype == torch.bfloat16)
+
+
+def _blockwise_wins(q_BHTK: Tensor, mask: AttentionMask) -> bool:
+    """Whether one block after the other is faster than all at once: on a CPU, with gradients, if blocks are large."""
+    if q_BHTK.device.type != "cpu" or not (torch.is_grad_enabled() and q_BHTK.requires_grad) or torch.compiler.is_compiling():
+        return False
+    return q_BHTK.shape[0] * q_BHTK.shape[1] * mask.visible.shape[3] * mask.visible.shape[4] >= SMALLEST_BLOCKWISE
+
+
+def _blocks(mask: AttentionMask, dtype: torch.dtype) -> list[Block]:
+    """The blocks of a mask, without padding; of one without a window, `PLAIN_BLOCK` queries each and the keys up to the last of them."""
+    blocks, bias = [], mask.bias.to(dtype)
+    size = PLAIN_BLOCK if mask.window is None else mask.visible.shape[3]
+    for begin in range(0, mask.num_queries, size):
+        end = min(begin + size, mask.num_queries)
+        # What the mask calls the block's first key; before 0 it is padding.
+        first = 0 if mask.window is None else begin + mask.num_past - mask.window
+        keys = slice(max(first, 0), mask.num_past + end)
+        of_block = bias[:, 0, :, begin:end] if mask.window is None else bias[:, begin // size, :, : end - begin]
+        blocks.append(Block(slice(begin, end), keys, of_block[..., keys.start - first : keys.stop - first]))
+    return blocks
 
 
 def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Tensor:

@@ -1,5 +1,6 @@
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from unittest import mock
 
 import pytest
@@ -74,6 +75,17 @@ def random_inputs(num_rows: int, num_queries: int, num_past: int, seed: int = 0)
     return q, k, v
 
 
+@contextlib.contextmanager
+def in_blocks(block: int, is_blockwise: bool) -> Iterator[None]:
+    """Blocks of so many queries at most; with gradients, one after the other or all at once."""
+    with (
+        mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)),
+        mock.patch.object(attention, "PLAIN_BLOCK", block),
+        mock.patch.object(attention, "SMALLEST_BLOCKWISE", 0 if is_blockwise else 1 << 60),
+    ):
+        yield
+
+
 @given(cases())
 def test_a_mask_shows_the_window_of_the_document_and_nothing_else(case):
     visible_from, window, num_past, block = case
@@ -87,29 +99,30 @@ def test_a_mask_shows_the_window_of_the_document_and_nothing_else(case):
     assert mask.visible.any(-1).all()
 
 
-@given(cases())
-def test_both_kernels_are_the_plain_computation(case):
+@given(cases(), st.booleans())
+def test_all_kernels_are_the_plain_computation(case, is_blockwise):
     visible_from, window, num_past, block = case
     q, k, v = random_inputs(*visible_from.shape, num_past)
     expected = reference(q, k, v, visible_from, window)
-    with mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)):
+    with in_blocks(block, is_blockwise):
         mask = make_mask(visible_from, window, num_past)
-    fused = attend(q, k, v, mask)
-    plain = attend(q.requires_grad_(), k, v, mask)
+        fused = attend(q, k, v, mask)
+        plain = attend(q.requires_grad_(), k, v, mask)
     assert fused.shape == plain.shape == q.shape
     assert fused.grad_fn is None
     assert plain.grad_fn is not None
+    assert (plain.grad_fn.name() == "_BlockwiseBackward") == is_blockwise
     torch.testing.assert_close(fused.double(), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(plain.detach().double(), expected, atol=1e-5, rtol=0)
 
 
-@given(cases())
-def test_gradients_are_those_of_the_plain_computation(case):
+@given(cases(), st.booleans())
+def test_gradients_are_those_of_the_plain_computation(case, is_blockwise):
     visible_from, window, num_past, block = case
     inputs = [x.requires_grad_() for x in random_inputs(*visible_from.shape, num_past)]
     weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
     expected = torch.autograd.grad((reference(*inputs, visible_from, window) * weights).sum(), inputs)
-    with mock.patch.object(attention, "_block_size", lambda window, device: min(window, block)):
+    with in_blocks(block, is_blockwise):
         out = attend(*inputs, make_mask(visible_from, window, num_past))
     found = torch.autograd.grad((out * weights).sum(), inputs)
     for ours, theirs in zip(found, expected, strict=True):
@@ -170,29 +183,57 @@ def changed_queries(run: Callable[[Tensor, Tensor, Tensor], Tensor], num_queries
 
 
 @pytest.mark.parametrize("window", [None, 3, 7, 100])
-@pytest.mark.parametrize("with_gradients", [False, True])
-def test_no_query_is_changed_by_what_it_must_not_see(window, with_gradients):
+@pytest.mark.parametrize(("with_gradients", "is_blockwise"), [(False, False), (True, False), (True, True)])
+def test_no_query_is_changed_by_what_it_must_not_see(window, with_gradients, is_blockwise):
     # Documents at 0 to 9 and 10 to 19.
     visible_from = torch.tensor([[0] * 10 + [10] * 10])
-    mask = make_mask(visible_from, window, 0)
     reach = window or 20
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q.requires_grad_(with_gradients), k, v, mask).detach()
+        return attend(q.requires_grad_(with_gradients), k, v, make_mask(visible_from, window, 0)).detach()
 
-    for key in range(20):
-        end = 10 if key < 10 else 20
-        assert changed_queries(run, 20, key) == list(range(key, min(key + reach, end)))
+    with in_blocks(6, is_blockwise):
+        for key in range(20):
+            end = 10 if key < 10 else 20
+            assert changed_queries(run, 20, key) == list(range(key, min(key + reach, end)))
 
 
+@pytest.mark.parametrize("is_blockwise", [False, True])
 @pytest.mark.parametrize("make", [dense_mask, lambda first: banded_mask(first, 6)])
-def test_the_checks_find_a_planted_leak(make):
+def test_the_checks_find_a_planted_leak(make, is_blockwise):
     mask = make(torch.zeros(1, 12, dtype=torch.int64))
     # Each query also sees the key after it.
     visible = mask.visible | mask.visible.roll(1, -1)
     leaking = dataclasses.replace(mask, visible=visible, bias=torch.zeros_like(mask.bias).masked_fill_(~visible, -torch.inf))
     assert any(key > query for query, key in pairs_that_see(leaking))
-    assert min(changed_queries(lambda q, k, v: attend(q, k, v, leaking), 12, key=5)) == 4
+    with mock.patch.object(attention, "SMALLEST_BLOCKWISE", 0):
+        changed = changed_queries(lambda q, k, v: attend(q.requires_grad_(is_blockwise), k, v, leaking).detach(), 12, key=5)
+    # In a block of queries keys end with the last of them, so there a leak begins in the block: key 5 is in that of query 4.
+    assert min(changed) == 4
+
+
+def test_large_blocks_are_taken_one_after_the_other():
+    for num_rows, is_blockwise in ((1, False), (8, True)):
+        # A block has 64 queries and 128 keys before them, for 2 heads.
+        assert (num_rows * 2 * 64 * 192 >= attention.SMALLEST_BLOCKWISE) == is_blockwise
+        q, k, v = (x.requires_grad_() for x in random_inputs(num_rows, 200, 0))
+        visible_from = torch.zeros(num_rows, 200, dtype=torch.int64)
+        out = attend(q, k, v, banded_mask(visible_from, 128))
+        assert (out.grad_fn.name() == "_BlockwiseBackward") == is_blockwise
+        with torch.no_grad():
+            assert attend(q, k, v, banded_mask(visible_from, 128)).grad_fn is None
+
+
+def test_one_block_after_the_other_in_half_precision():
+    inputs = [x.bfloat16().requires_grad_() for x in random_inputs(2, 20, 4)]
+    visible_from = torch.tensor([[0] * 20, [0] * 9 + [11] * 11])
+    weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1))
+    expected = torch.autograd.grad((reference(*inputs, visible_from, 6) * weights).sum(), inputs)
+    with in_blocks(4, is_blockwise=True), torch.autocast("cpu", torch.bfloat16):
+        out = attend(*inputs, banded_mask(visible_from, 6, 4))
+    assert out.dtype == torch.bfloat16
+    for ours, theirs in zip(torch.autograd.grad((out * weights).sum(), inputs), expected, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), atol=6e-2, rtol=0)
 
 
 @pytest.mark.parametrize("kernel", [attention._fused, attention._plain])

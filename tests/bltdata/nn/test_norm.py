@@ -1,4 +1,6 @@
+import pytest
 import torch
+from torch.nn import functional
 from transformers.models.blt.modeling_blt import BltRMSNorm
 
 from bltdata.nn import RMSNorm
@@ -33,6 +35,27 @@ def test_half_precision_is_computed_in_float32():
         x = (torch.randn(4, 24) * 1000).to(kind)
         assert ours(x).dtype == kind
         assert torch.equal(ours(x), ours(x.float()).to(kind))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 24), (7, 24), (24,)])
+def test_bits_and_gradients_are_those_of_torch(shape):
+    ours, _ = norms(24, 1e-5)
+    x = torch.randn(shape) * torch.logspace(-3, 3, 24)
+    x.requires_grad_()
+    out, expected = ours(x), functional.rms_norm(x, (24,), ours.weight, 1e-5)
+    assert torch.equal(out, expected)
+    gradient = torch.randn(shape)
+    for found, wanted in zip(*(torch.autograd.grad(each, (x, ours.weight), gradient) for each in (out, expected)), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_under_autocast_the_type_is_that_of_the_products_that_follow():
+    ours, _ = norms(24, 1e-5)
+    x = torch.randn(4, 24)
+    plain = ours(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), plain.bfloat16())
+    assert plain.dtype == torch.float32
 
 
 def test_gradients():
