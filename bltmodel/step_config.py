@@ -1,6 +1,7 @@
 """How the training steps of a BLT are computed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from bltdata.errors import ConfigError
 
@@ -15,6 +16,11 @@ class StepConfig:
 
     checkpoint_activations: bool = False
     """Keep only what goes into each layer, and compute the rest again in the backward pass: less memory, a third more time."""
+
+    sharding: Literal["none", "full"] = "none"
+    """With `full` each of the processes that torchrun starts keeps its part of every weight, gradient and optimiser state, and gathers a
+    layer's weights when they are needed (FSDP2): less memory, more messages. N-gram tables stay whole in each, but for table_optimiser
+    adamw. States are written in parts, to a disk that all share; a run may go on with any number of processes, with sharding or without."""
 
     def __post_init__(self) -> None:
         if self.patch_margin is not None and not 1 <= self.patch_margin < float("inf"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
@@ -25,6 +26,7 @@ from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
+from bltdata.training.placement import Placement
 from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask
 from bltdata.training.world import World, exclusive_to
@@ -206,9 +208,11 @@ def train_blt(
     """
     world, step = world or World(), step or StepConfig()
     where = world.device(device)
+    mesh = world.mesh(where) if step.sharding == "full" else None
     with exclusive_to(world, folder):
         with world.together():
-            model = BLT(architecture, config.seed).to(where)
+            model = BLT(architecture, config.seed)
+            placement = _placed(model, config, world, mesh, where)
             checkpoint_activations(model, step.checkpoint_activations)
             kept = ~data.held_out if data.held_out is not None else None
             train_rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed, keep=kept, weights=data.weights)
@@ -226,10 +230,20 @@ def train_blt(
             task.patches_per_row = budget
             # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
             identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES, **patches}
-            run = TrainingRun(task, config, folder, identity, reporter, world, keeping)
+            run = TrainingRun(task, config, folder, identity, reporter, world, keeping, placement)
         if reporter and world.is_first and data.weights:
             reporter.said(_mixture_line(train_rows, config))
         return run.run(resume)
+
+
+def _placed(model: BLT, config: TrainingConfig, world: World, mesh: DeviceMesh | None, device: torch.device) -> Placement:
+    """Bring a model to where it trains: into each process, or shared out among those of a mesh."""
+    if mesh is None:
+        return Placement(model.to(device), world)
+    # Few runs need what this imports.
+    from bltdata.training.sharding import Sharded
+
+    return Sharded(model, config, world, mesh, device)
 
 
 def _mixture_line(rows: RowStream, config: TrainingConfig) -> str:

@@ -15,8 +15,8 @@ from torch.distributed import TCPStore
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     # Torch would import the last for its first optimiser.
-    ["bltdata.cli.train_entropy_model", "bltdata.entropy.pretraining", "bltdata.training.processes", "bltmodel.cli.train",
-     "bltmodel.training", "torch._dynamo"]
+    ["bltdata.cli.train_entropy_model", "bltdata.entropy.pretraining", "bltdata.training.processes", "bltdata.training.sharding",
+     "bltmodel.cli.train", "bltmodel.training", "torch._dynamo"]
 )  # fmt: skip
 
 SECONDS_TO_WAIT = 120
@@ -101,8 +101,15 @@ class Commands:
 
 
 @contextlib.contextmanager
-def commands(folder: Path, program: str, *arguments: str | Path, size: int = 2) -> Iterator[Commands]:
-    """Start a command as `torchrun` would; what it prints goes into files in `folder`."""
+def commands(folder: Path, program: str | Callable[[list[str]], Any], *arguments: str | Path, size: int = 2) -> Iterator[Commands]:
+    """Start a command as `torchrun` would; what it prints goes into files in `folder`.
+
+    Args:
+        folder: is made.
+        program: `bltdata`, `bltmodel`, or a function that takes the arguments.
+        *arguments: of the command.
+        size: how many processes.
+    """
     folder.mkdir()
     with _environments(size) as environments:
         processes = [
@@ -148,7 +155,7 @@ def _serve(environment: dict[str, str], pipe: Connection) -> None:
             pipe.send(outcome)
 
 
-def _run_command(environment: dict[str, str], folder: Path, program: str, arguments: list[str]) -> None:
+def _run_command(environment: dict[str, str], folder: Path, program: str | Callable[[list[str]], Any], arguments: list[str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -156,7 +163,9 @@ def _run_command(environment: dict[str, str], folder: Path, program: str, argume
         os.dup2(file, number)
     # A new process of this start method has no buffers of its own until it prints.
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-    if program == "bltdata":
+    if callable(program):
+        main = program
+    elif program == "bltdata":
         from bltdata.cli import main
     else:
         from bltmodel.cli import main

@@ -32,10 +32,11 @@ from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.keeping import Keeping
 from bltdata.training.memory import is_out_of_memory, within_memory
 from bltdata.training.metrics import MetricsFiles, peak_memory_bytes
-from bltdata.training.optimiser import build_optimiser, clip_gradients
+from bltdata.training.optimiser import build_optimiser
+from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_run, save_state
+from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT")
@@ -54,6 +55,7 @@ class TrainingRun(Generic[BatchT]):
         reporter: who is told, by the first process.
         world: the processes that share the work; None where there is one.
         keeping: what the folder keeps, and where the run goes on.
+        placement: how the model stands in the processes; None where each has the whole of it.
 
     Raises:
         ConfigError: a step's rows can't be shared out evenly among the processes.
@@ -68,6 +70,7 @@ class TrainingRun(Generic[BatchT]):
         reporter: Reporter | None = None,
         world: World | None = None,
         keeping: Keeping | None = None,
+        placement: Placement | None = None,
     ) -> None:
         self.task = task
         self.config = config
@@ -78,7 +81,8 @@ class TrainingRun(Generic[BatchT]):
         # As JSON gives it back, so that it compares equal to the one in a state.
         self._identity = json.loads(json.dumps({**identity, "training": to_mapping(config)}))
         self._share = config.share(self.world.size)
-        self._optimiser = build_optimiser(task.model, config)
+        self._placement = placement or Placement(task.model, self.world)
+        self._optimiser = build_optimiser(task.model, config, self._placement.muon)
         self._device = next(task.model.parameters()).device
         self._dtype = resolve_precision(config.precision, self._device)
         self._progress = Progress()
@@ -112,6 +116,7 @@ class TrainingRun(Generic[BatchT]):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 for folder in (self.folder, self.folder / LAST_FOLDER):
                     remove_leftovers(folder)
+                remove_partial_shards(self.folder)
                 if not resume:
                     remove_run(self.folder)
         try:
@@ -162,19 +167,19 @@ class TrainingRun(Generic[BatchT]):
 
     def _step(self) -> int:
         """One optimiser step; returns how many raw bytes it learned from, in all processes."""
-        model, number = self.task.model, self._progress.step + 1
-        model.train()
+        number = self._progress.step + 1
+        self.task.model.train()
         self._optimiser.set_learning_rate(learning_rate_at(number - 1, self.config))
         step, nats = self._within_memory(self._gradients)
-        nats = self.world.sum_gradients(model.parameters(), nats)
-        norm = clip_gradients(model.parameters(), self.config.clip_norm)
+        nats = self._placement.sum_gradients(nats)
+        norm = self._placement.clip_gradients(self.config.clip_norm)
         # Both at once: here the CPU waits for a GPU.
         loss, length = torch.stack([nats / self._num_tokens, norm]).tolist()
         verdict = self._guard.judge(number, loss, length, skip_spikes=self.config.skip_spikes)
         if verdict.remark:
             self.reporter.said(verdict.remark)
         if verdict.is_taken:
-            self._optimiser.step()
+            self._placement.step(self._optimiser)
         self._optimiser.zero_grad()
         if self._guard.is_lost:
             what = f"In {self._guard.not_finite_in_a_row} steps in a row, the last of them {number}, loss or gradient were not finite"
@@ -202,14 +207,22 @@ class TrainingRun(Generic[BatchT]):
     def _within_memory(self, work: Callable[[], T]) -> T:
         """What `work` returns. As long as it doesn't fit into the memory of one of the processes, all halve their micro-batches."""
         while True:
-            with self.world.together():
+            with self.world.together(talks=self._placement.is_shared_out):
                 result = within_memory(work)
+                if result is None and self._placement.is_shared_out:
+                    raise BuildError(self._too_many_rows())
             # Asked again outside of the block, at whose end all that failed otherwise are gone.
             if not self.world.any(result is None):
                 assert result is not None
                 return result
             del result
             self._halve_micro_batches()
+
+    def _too_many_rows(self) -> str:
+        return (
+            f"Memory doesn't suffice for {self._share.rows_at_once} rows at once (step {self._progress.step + 1}), and with sharding they "
+            f"aren't halved during a run: lower micro_batch_rows, or for a single row row_tokens ({self.config.row_tokens})."
+        )
 
     def _halve_micro_batches(self) -> None:
         """Go back to the beginning of this step, with micro-batches half as large."""
@@ -258,11 +271,12 @@ class TrainingRun(Generic[BatchT]):
         patience = self.config.patience
         out_of_patience = patience is not None and progress.evaluations_without_best >= patience
         progress.finished = out_of_patience or progress.step >= self.config.steps
-        with self.world.together():
-            if self.world.is_first and is_best:
-                self.task.save_best(metrics)
-            if self.world.is_first and progress.finished:
-                self.task.save_last(metrics)
+        if is_best or progress.finished:
+            with self._placement.whole_model(), self.world.together():
+                if self.world.is_first and is_best:
+                    self.task.save_best(metrics)
+                if self.world.is_first and progress.finished:
+                    self.task.save_last(metrics)
         self.reporter.evaluated(metrics)
         if out_of_patience:
             self.reporter.said(f"Stopped at step {progress.step}: no new best in {patience} evaluations.")
@@ -292,14 +306,14 @@ class TrainingRun(Generic[BatchT]):
         with self.world.together():
             if self._files:
                 self._files.write(progress.metrics)
-                state = {
-                    "identity": json.dumps(self._identity, sort_keys=True),
-                    "progress": {**vars(progress), "cursor": list(progress.cursor)},
-                    "guard": dict(vars(self._guard)),
-                    "model": self.task.model.state_dict(),
-                    "optimiser": self._optimiser.state_dict(),
-                }
-                save_state(self.folder, progress.step, state, self.keeping.keep_last)
+        state = {
+            "identity": json.dumps(self._identity, sort_keys=True),
+            "progress": {**vars(progress), "cursor": list(progress.cursor)},
+            "guard": dict(vars(self._guard)),
+            "model": self.task.model.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+        self._placement.save(self.folder, progress.step, state, self.keeping.keep_last)
         self._saved_step = progress.step
 
     def _restore(self) -> None:
@@ -307,12 +321,14 @@ class TrainingRun(Generic[BatchT]):
         if state is None:
             return
         check_identity(self.folder, json.loads(state["identity"]), self._identity)
+        state = self._placement.restored(self.folder, state)
         try:
             self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
             # Runs that began before there were guards have none.
             self._guard = Guard(**state.get("guard", {}))
             self.task.model.load_state_dict(state["model"])
             self._optimiser.load_state_dict(state["optimiser"])
+            self._placement.settle(self._optimiser)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             if is_out_of_memory(error):
                 raise

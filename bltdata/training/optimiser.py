@@ -1,6 +1,6 @@
 """The optimisers, with decay on matrices only."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ class Optimiser:
         for group in self.param_groups:
             group["lr"] = learning_rate
 
+    def remembered(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Each parameter with what is remembered of it, to be changed in place."""
+        for part in self._parts.values():
+            yield from part.state.items()
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes: of a single part its own state."""
         states = {name: part.state_dict() for name, part in self._parts.items()}
@@ -52,7 +57,7 @@ class Optimiser:
             part.load_state_dict(state[name] if len(self._parts) > 1 else state)
 
 
-def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
+def build_optimiser(model: nn.Module, config: TrainingConfig, muon: type[torch.optim.Muon] = torch.optim.Muon) -> Optimiser:
     """The optimiser of `config` over the parameters of `model`.
 
     The weights of linear layers decay; embeddings and norms don't: shrinking them changes scales that nothing restores. With
@@ -60,9 +65,14 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
     size that AdamW's have, so that one learning rate serves all. Tables that bags of rows are summed from (`nn.EmbeddingBag`) and that
     are to give sparse gradients go to `RowAdam`.
 
+    Args:
+        model: what is trained.
+        config: how.
+        muon: what makes the orthogonalised steps, `torch.optim.Muon` or a subclass.
+
     Source: AdamW arXiv:1711.05101, algorithm 2; Muon arXiv:2502.16982, section 2.
     """
-    tables = _prepare_tables(model, config)
+    tables = prepare_tables(model, config)
     linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     decayed = {id(layer.weight) for layer in linear}
     hidden = {id(layer.weight) for layer in linear if layer.out_features != VOCAB_SIZE} if config.optimiser == "muon" else set()
@@ -76,18 +86,18 @@ def build_optimiser(model: nn.Module, config: TrainingConfig) -> Optimiser:
     parts: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(groups, lr=rate, betas=betas, eps=1e-8, fused=True)}
     orthogonalised = [p for p in parameters if id(p) in hidden]
     if orthogonalised:
-        parts["muon"] = torch.optim.Muon(orthogonalised, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        parts["muon"] = muon(orthogonalised, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
     if tables:
         parts["row_adam"] = RowAdam(tables, lr=rate, beta2=config.beta2)
     return Optimiser(parts)
 
 
-def _prepare_tables(model: nn.Module, config: TrainingConfig) -> list[Tensor]:
+def prepare_tables(model: nn.Module, config: TrainingConfig) -> list[nn.Parameter]:
     """Tell all bags of `model` whether to give sparse gradients; returns the tables of those that do."""
     bags = [layer for layer in model.modules() if isinstance(layer, nn.EmbeddingBag)]
     for bag in bags:
         bag.sparse = config.table_optimiser == "row_adam"
-    return [bag.weight for bag in bags if bag.sparse and bag.weight.requires_grad]
+    return [bag.weight for bag in bags if bag.sparse and isinstance(bag.weight, nn.Parameter) and bag.weight.requires_grad]
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
@@ -100,6 +110,17 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     Returns:
         The norm before, a scalar.
     """
+    values = gradient_values(parameters)
+    norm = nn.utils.get_total_norm(values)
+    scale_down(values, norm, max_norm)
+    return norm
+
+
+def gradient_values(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The numbers of all gradients, to be changed in place.
+
+    Of a sparse gradient, which is coalesced, they are those of its rows; of one that is shared out, this process's.
+    """
     values = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -108,9 +129,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
             parameter.grad = parameter.grad.coalesce()
             values.append(parameter.grad.values())
         else:
-            values.append(parameter.grad)
-    norm = nn.utils.get_total_norm(values)
+            # Of what is shared out; asked like this, since the class takes long to import.
+            values.append(parameter.grad.to_local() if hasattr(parameter.grad, "to_local") else parameter.grad)
+    return values
+
+
+def scale_down(values: Iterable[Tensor], norm: Tensor, max_norm: float) -> None:
+    """Multiply what together has a norm, in place, so that it has `max_norm` at most."""
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for value in values:
         value.mul_(scale)
-    return norm

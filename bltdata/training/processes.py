@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from bltdata.errors import BuildError, ConfigError
@@ -90,6 +91,9 @@ class Processes(World):
         self._patient = patient
         self._gradients: dist.ProcessGroup | None = None
         """None is the group that all joined, which is gloo."""
+        self._inside: dist.ProcessGroup | None = None
+        self._failures = ""
+        """The name under which the store has what failed first, of the processes that share a model."""
         self._buffer = torch.empty(0)
 
     def device(self, name: str) -> torch.device:
@@ -101,6 +105,20 @@ class Processes(World):
             self._gradients = dist.new_group(backend="nccl", timeout=TIMEOUT)
         return device
 
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """The processes as those that a model can be shared out among; see `World.mesh`."""
+        # Messages of a block must not be taken for those by which processes agree at its end.
+        self._inside = dist.new_group(backend="gloo", timeout=TIMEOUT)
+        self._failures = f"first failure/{self._inside.group_name}"
+        group = self._inside if device.type == "cpu" else self._gradients
+        assert group is not None
+        return DeviceMesh.from_group(group, device.type)
+
+    @property
+    def inside(self) -> dist.ProcessGroup | None:
+        """The group for small messages inside of blocks; see `World.inside`."""
+        return self._inside
+
     def leave(self, *, in_peace: bool) -> None:
         """Leave the others; `in_peace` where they leave too, having finished."""
         # After a failure NCCL would wait for what the others never send.
@@ -108,12 +126,18 @@ class Processes(World):
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def together(self, *, takes_long: bool = False) -> Iterator[None]:
+    def together(self, *, takes_long: bool = False, talks: bool = False) -> Iterator[None]:
         """A block that all processes finish, or none; see `World.together`."""
         problem: BaseException | None = None
         try:
             yield
         except BaseException as error:
+            if talks:
+                # The others may be waiting in the block, so there is nobody to agree with: this process's end wakes them.
+                failure = self._lost() if _is_of_a_message(error) else self._first_failure(error)
+                if failure is error:
+                    raise
+                raise failure from error
             problem = error
         lowest = self._lowest(self._code(problem), self._patient if takes_long else None)
         if lowest == _INTERRUPTED:
@@ -122,7 +146,7 @@ class Processes(World):
             # Of several that failed one speaks.
             if problem is not None and lowest == self._code(problem):
                 raise problem
-            raise PeerFailedError(f"Process {lowest - 1} of {self.size} failed; see what it says.") from problem
+            raise self._peer_failed(lowest) from problem
 
     def found_by_all(self, error: BuildError) -> BuildError:
         """The error in the first process; see `World.found_by_all`."""
@@ -199,10 +223,50 @@ class Processes(World):
         try:
             exchange()
         except RuntimeError as error:
-            raise BuildError(
+            raise self._lost() from error
+
+    def _lost(self) -> BaseException:
+        """What to raise where another process doesn't answer."""
+        return self._first_failure(
+            BuildError(
                 f"Process {self.rank} lost another of the {self.size} that train together; run the same command again to go on "
                 "from the last checkpoint."
-            ) from error
+            ),
+            is_of_another=True,
+        )
+
+    def _first_failure(self, error: BaseException, *, is_of_another: bool = False) -> BaseException:
+        """What to raise for an error: itself, or where another process failed before, that this one ends because of it.
+
+        Args:
+            error: what happened here.
+            is_of_another: it can't be the first, but what was may not be known.
+        """
+        if self._inside is None:
+            return error
+        own = str(self._code(error))
+        try:
+            everybody = dist.group.WORLD
+            assert everybody is not None
+            store = everybody.get_group_store()
+            if not is_of_another and not isinstance(error, PeerFailedError):
+                first = store.compare_set(self._failures, "", own).decode()
+            else:
+                first = store.get(self._failures).decode() if store.check([self._failures]) else own
+        except RuntimeError:
+            # Whoever had the store is gone.
+            return error
+        if first == own:
+            return error
+        return KeyboardInterrupt() if first == str(_INTERRUPTED) else self._peer_failed(int(first))
+
+    def _peer_failed(self, code: int) -> PeerFailedError:
+        return PeerFailedError(f"Process {code - 1} of {self.size} failed; see what it says.")
+
+
+def _is_of_a_message(error: BaseException) -> bool:
+    """Whether it was a message that failed, because of who should have sent or received it. Those of gloo have no class of their own."""
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error))
 
 
 def _own_device(name: str, local_rank: int) -> torch.device:

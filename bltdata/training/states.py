@@ -1,7 +1,7 @@
 """The states of a run in progress: `training_state.pt`, the last one, and if more are kept, one for each step of those.
 
 A state is a file that is published whole or not at all. With several, the last one has two names, and where the file system
-can, it is still one file.
+can, it is still one file. What is shared out among processes (`sharded_states`) is in a folder beside it, which the file names.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bltdata.atomic import atomic_path
+from bltdata.atomic import PARTIAL_SUFFIX, atomic_path
 from bltdata.errors import CheckpointError
 from bltdata.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from bltdata.training.memory import is_out_of_memory
@@ -23,6 +23,9 @@ FORMAT_VERSION = 1
 
 LAST_FOLDER = "last"
 """The model as it was after the last step, beside the best one."""
+
+SHARDS = "shards"
+"""What a state has of the folder with its tensors: `folder`, its name, and `files`, name -> size in bytes."""
 
 _NEEDED = ("identity", "progress", "model", "optimiser")
 
@@ -47,6 +50,21 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
     needed = sorted(number for number in kept if number <= step)[-keep_last:] if keep_last > 1 else []
     for number in kept.keys() - set(needed):
         kept[number].unlink(missing_ok=True)
+    own = state.get(SHARDS, {}).get("folder")
+    for shards, number in _shards_folders(folder).items():
+        if shards.name != own and (number == step or number not in needed):
+            shutil.rmtree(shards)
+
+
+def shards_name(step: int, token: str) -> str:
+    """The name of a folder with tensors of the state of a step; with another token it is another folder."""
+    return f"training_state-{step:08d}-{token}.shards"
+
+
+def remove_partial_shards(folder: Path) -> None:
+    """Delete what was left of such folders by processes that were killed while they wrote them."""
+    for path in folder.glob(f".training_state-*.shards.*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(path)
 
 
 def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] | None:
@@ -66,10 +84,10 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
     if not path.exists():
         if not _kept_states(folder):
             return None
-        raise CheckpointError(f"{path} is missing, so the run can't go on from it; {_way_out(folder)}")
+        raise CheckpointError(f"{path} is missing, so the run can't go on from it; {way_out(folder)}")
     state, problem = _read(path)
     if problem:
-        raise CheckpointError(f"{path} {problem}; {_way_out(folder, but=path)}")
+        raise CheckpointError(f"{path} {problem}; {way_out(folder, but=path)}")
     return state
 
 
@@ -105,6 +123,8 @@ def remove_run(folder: Path) -> None:
     """Delete a run's states and models, so that none is taken for that of the run that begins."""
     for path in _kept_states(folder).values():
         path.unlink(missing_ok=True)
+    for path in _shards_folders(folder):
+        shutil.rmtree(path)
     for name in (STATE_FILE, CONFIG_FILE, WEIGHTS_FILE):
         (folder / name).unlink(missing_ok=True)
         (folder / LAST_FOLDER / name).unlink(missing_ok=True)
@@ -113,6 +133,14 @@ def remove_run(folder: Path) -> None:
         # Somebody else's files keep a folder.
         with contextlib.suppress(OSError):
             (folder / inner).rmdir()
+
+
+def way_out(folder: Path, but: Path | None = None) -> str:
+    """What to do when a state can't be read: the end of an error."""
+    for number, path in sorted(_kept_states(folder).items(), reverse=True):
+        if path != but and _read(path)[0] is not None:
+            return f"go on from the state of step {number} with --resume-from {number}, or start the run again with --no-resume."
+    return "start it again with --no-resume."
 
 
 def _kept_path(folder: Path, step: int) -> Path:
@@ -124,6 +152,12 @@ def _kept_states(folder: Path) -> dict[int, Path]:
     """Step -> file, of the states that have one of their own."""
     numbers = ((path.stem.rpartition("-")[2], path) for path in folder.glob("training_state-*.pt"))
     return {int(number): path for number, path in numbers if number.isdecimal()}
+
+
+def _shards_folders(folder: Path) -> dict[Path, int]:
+    """Folder with tensors -> step."""
+    numbers = ((path, path.stem.split("-")) for path in folder.glob("training_state-*-*.shards"))
+    return {path: int(parts[1]) for path, parts in numbers if parts[1].isdecimal()}
 
 
 def _publish_as_last(path: Path) -> None:
@@ -141,7 +175,7 @@ def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
     if path.exists():
         state, problem = _read(path)
         if state is None:
-            raise CheckpointError(f"{path} {problem}; {_way_out(folder, but=path)}")
+            raise CheckpointError(f"{path} {problem}; {way_out(folder, but=path)}")
         return state
     state, _ = _read(folder / STATE_FILE)
     if state is not None and state["progress"]["step"] == step:
@@ -149,14 +183,6 @@ def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
     steps = _readable_steps(folder)
     there = f"it has those of {', '.join(map(str, steps))}" if steps else "it has none that can be read"
     raise CheckpointError(f"{folder} has no state of step {step}; {there}; runs keep several with --keep-last.")
-
-
-def _way_out(folder: Path, but: Path | None = None) -> str:
-    """What to do when a state can't be read: the end of an error."""
-    for number, path in sorted(_kept_states(folder).items(), reverse=True):
-        if path != but and _read(path)[0] is not None:
-            return f"go on from the state of step {number} with --resume-from {number}, or start the run again with --no-resume."
-    return "start it again with --no-resume."
 
 
 def _readable_steps(folder: Path) -> list[int]:
@@ -185,6 +211,20 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     missing = [name for name in _NEEDED if name not in state]
     if missing:
         return None, f"isn't the state of a training run: it has no {missing[0]}"
+    if SHARDS in state:
+        return _with_shards(state, path.parent)
+    return state, None
+
+
+def _with_shards(state: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """The same where the folder that a state names has the files that it lists."""
+    shards = folder / state[SHARDS]["folder"]
+    for name, size in state[SHARDS]["files"].items():
+        path = shards / name
+        if not path.is_file():
+            return None, f"needs {path}, which is missing, so the run can't go on from it"
+        if path.stat().st_size != size:
+            return None, f"needs {path}, which is damaged, so the run can't go on from it"
     return state, None
 
 

@@ -118,8 +118,26 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
 
     def evaluate(self, rows_at_once: int) -> PredictionSums:
         """Totals over this process's share of the validation documents, packed as in training, so many rows at a time."""
-        rows = itertools.islice(self._validation.one_pass(), self._world.rank, None, self._world.size)
-        return sum((PredictionSums.of(*self.predict(batch)) for batch in self._batches(rows, rows_at_once)), PredictionSums())
+        size, first, num_rows, num_batches = self._world.size, list[PackedRow[StoreT]](), 0, 0
+
+        def own_rows() -> Iterator[PackedRow[StoreT]]:
+            nonlocal num_rows
+            for number, row in enumerate(self._validation.one_pass()):
+                num_rows = number + 1
+                if number < rows_at_once:
+                    first.append(row)
+                if number % size == self._world.rank:
+                    yield row
+
+        sums = PredictionSums()
+        for batch in self._batches(own_rows(), rows_at_once):
+            sums += PredictionSums.of(*self.predict(batch))
+            num_batches += 1
+        # Where a model is shared out, all go through it as often as the first process, which has the most rows.
+        most = -(-num_rows // size)
+        for _ in range(-(-most // rows_at_once) - num_batches):
+            self.predict(self._to_device(self.collate(first)))
+        return sums
 
     def _batches(self, rows: Iterator[PackedRow[StoreT]], rows_at_once: int) -> Iterator[BatchT]:
         while taken := list(itertools.islice(rows, rows_at_once)):

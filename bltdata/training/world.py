@@ -15,6 +15,8 @@ from bltdata.lock import exclusive
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 
@@ -45,14 +47,23 @@ class World:
 
         return resolve_device(name)
 
-    @contextlib.contextmanager
-    def together(self, *, takes_long: bool = False) -> Iterator[None]:
-        """A block of work that all processes do, or none: where one fails, all leave with an error at its end.
+    def mesh(self, device: "torch.device") -> "DeviceMesh | None":
+        """The processes as those that a model can be shared out among; all ask at the same time. None where there is one."""
+        return None
 
-        Nothing in the block may wait for another process.
+    @property
+    def inside(self) -> "ProcessGroup | None":
+        """The group for small messages inside of blocks, once there is a mesh."""
+        return None
+
+    @contextlib.contextmanager
+    def together(self, *, takes_long: bool = False, talks: bool = False) -> Iterator[None]:
+        """A block of work that all processes do, or none: where one fails, all leave with an error at its end.
 
         Args:
             takes_long: one may be at work for hours while others wait.
+            talks: in the block processes send messages to each other through the mesh; otherwise nothing in it may wait for another. One
+                that fails in a block that talks has nobody to agree with: it leaves at once, and its end is what the others notice.
 
         Raises:
             PeerFailedError: another process failed and raises its own error.

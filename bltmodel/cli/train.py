@@ -105,7 +105,7 @@ def train(
     Run the same command again to go on after a stop. In the end OUT holds the model that was best on the validation documents, and
     OUT/last the last one. A TOML file may have the sections [model], whose keys change the preset's settings, [training],
     [step], and [mixing], with a weight for each source. Several processes train one model when torchrun starts them: they share the rows of
-    each step, and the result is that of one.
+    each step, with --sharding full its weights too, and the result is that of one.
     """
     with training_world() as world:
         with world.together():

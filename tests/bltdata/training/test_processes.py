@@ -223,7 +223,7 @@ def train_on_a_full_disk(world: World, folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bltdata.training.loop.save_state", full)
+        patch.setattr("bltdata.training.placement.save_state", full)
         train(world, folder, CONFIG)
 
 
@@ -411,6 +411,7 @@ def test_without_torchrun_one_is_alone(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with joined() as world:
         assert (world.rank, world.size, world.is_first) == (0, 1, True)
+        assert (world.mesh(torch.device("cpu")), world.inside) == (None, None)
         assert (world.any(True), world.any(False), world.gather("a")) == (True, False, ["a"])
         assert signal.getsignal(signal.SIGTERM) is before
 

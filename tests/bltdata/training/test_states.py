@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.training.keeping import Keeping
-from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_run, save_state
+from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_partial_shards, remove_run, save_state, shards_name
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import Killed, assert_same_run, at_step, die_at_renames, kill, metrics_of, press_ctrl_c, state_of, train
 
@@ -184,6 +185,45 @@ def test_remove_run(tmp_path):
 def test_settings_out_of_range(name, value):
     with pytest.raises(ConfigError, match=f"^{name} is {value}; it must be at least 1"):
         Keeping(**{name: value})
+
+
+def save_with_shards(folder: Path, step: int, token: str, keep_last: int) -> Path:
+    """A state as several processes write it: first the folder, then the file that names it."""
+    shards = folder / shards_name(step, token)
+    shards.mkdir()
+    (shards / "part").write_bytes(b"123")
+    save_state(folder, step, state_at(step, shards={"folder": shards.name, "files": {"part": 3}}), keep_last)
+    return shards
+
+
+def test_folders_with_tensors_live_as_long_as_their_states(tmp_path):
+    folders = [save_with_shards(tmp_path, step, "a", 2) for step in (10, 20, 30)]
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    # The same step once more, after one went back; what is of its first time goes, and what was of a later step.
+    again = save_with_shards(tmp_path, 20, "b", 2)
+    assert list(tmp_path.glob("*.shards")) == [again]
+    assert load_state(tmp_path)["shards"]["folder"] == again.name
+    # A run that goes on without sharding has no folder.
+    save_state(tmp_path, 40, state_at(40), keep_last=2)
+    assert list(tmp_path.glob("*.shards")) == [again]
+    save_state(tmp_path, 50, state_at(50))
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_what_is_left_of_folders_with_tensors(tmp_path):
+    shards = save_with_shards(tmp_path, 10, "a", 1)
+    partial = tmp_path / f".{shards_name(20, 'b')}.123.partial"
+    for folder in (partial, tmp_path / "other.shards", tmp_path / "training_state-mine.shards"):
+        folder.mkdir()
+    remove_partial_shards(tmp_path)
+    assert not partial.exists()
+    (shards / "part").write_bytes(b"12")
+    assert error_of(tmp_path).startswith(f"{tmp_path / STATE_FILE} needs {shards / 'part'}, which is damaged")
+    shutil.rmtree(shards)
+    assert error_of(tmp_path).startswith(f"{tmp_path / STATE_FILE} needs {shards / 'part'}, which is missing")
+    save_with_shards(tmp_path, 20, "c", 1)
+    remove_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.shards", "training_state-mine.shards"]
 
 
 # ------------------------------------------------------------------------------------------------------------------ in runs
