@@ -25,6 +25,7 @@ from bltdata.config import to_mapping
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
+from bltdata.training.checkpoint import CONFIG_FILE
 from bltdata.training.config import TrainingConfig
 from bltdata.training.guards import Guard
 from bltdata.training.interface import Step, TrainingTask
@@ -130,6 +131,7 @@ class TrainingRun(Generic[BatchT]):
                     self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
                     self._files.write(self._progress.metrics)
             if not self._progress.finished:
+                self._forget_a_best_that_is_gone()
                 with deferred_interrupt() as interrupted:
                     self._train(interrupted)
         except RuntimeError as error:
@@ -143,7 +145,14 @@ class TrainingRun(Generic[BatchT]):
         finally:
             if self._files:
                 self._files.close()
-        return min(self._progress.metrics, key=lambda metrics: metrics["loss"])
+        # Not simply the lowest loss: a model that is gone may have had it.
+        kept = [metrics for metrics in self._progress.metrics if metrics["loss"] >= self._progress.best_loss]
+        return min(kept or self._progress.metrics, key=lambda metrics: metrics["loss"])
+
+    def _forget_a_best_that_is_gone(self) -> None:
+        """Where the folder has no best model any more, let the next evaluation leave one: it was of a step after the one gone back to."""
+        if self.world.any(self.world.is_first and not (self.folder / CONFIG_FILE).exists()):
+            self._progress.best_loss = math.inf
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
         progress, config = self._progress, self.config

@@ -5,6 +5,8 @@ can, it is still one file. What is shared out among processes (`sharded_states`)
 """
 
 import contextlib
+import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -92,11 +94,16 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
 
 
 def go_back_to(folder: Path, step: int) -> None:
-    """Make the kept state of a step the last one."""
+    """Make the kept state of a step the last one, and delete the models of later steps: of a future that won't be."""
     path = _kept_path(folder, step)
     # Where it has no file of its own, it is the last one.
     if path.exists() and not ((folder / STATE_FILE).exists() and path.samefile(folder / STATE_FILE)):
         _publish_as_last(path)
+    for models in (folder, folder / LAST_FOLDER):
+        if _step_of_model(models) > step:
+            # The description first: without it nobody takes what is left for a model.
+            (models / CONFIG_FILE).unlink(missing_ok=True)
+            (models / WEIGHTS_FILE).unlink(missing_ok=True)
 
 
 def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -160,6 +167,15 @@ def _shards_folders(folder: Path) -> dict[Path, int]:
     return {path: int(parts[1]) for path, parts in numbers if parts[1].isdecimal()}
 
 
+def _step_of_model(folder: Path) -> int:
+    """The step after which a model was saved; 0 where there is none, or none of a run."""
+    try:
+        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return int(about["validation"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def _publish_as_last(path: Path) -> None:
     with atomic_path(path.with_name(STATE_FILE)) as temporary:
         temporary.unlink()
@@ -196,6 +212,9 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            # What torch says of an archive that is cut short near its beginning.
+            return None, "is damaged, so the run can't go on from it"
         return None, f"can't be read ({error.strerror or error})"
     except Exception as error:
         # A sound state must not be called damaged, and then be deleted, because it doesn't fit into memory.

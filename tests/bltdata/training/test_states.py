@@ -1,5 +1,6 @@
 """The states of a run: which are kept, and what is said of one that can't be gone on from."""
 
+import json
 import os
 import re
 import shutil
@@ -119,6 +120,14 @@ def test_any_other_bytes(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("bytes")
     (folder / STATE_FILE).write_bytes(data)
     assert "training_state.pt is damaged" in error_of(folder) or "isn't the state" in error_of(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 4300, 5000, -1])
+def test_it_is_cut_short_anywhere(tmp_path, kept):
+    save_state(tmp_path, 10, {**state_at(10), "model": {f"w{number}": torch.zeros(100, 100) for number in range(20)}})
+    path = tmp_path / STATE_FILE
+    path.write_bytes(path.read_bytes()[:kept])
+    assert error_of(tmp_path) == f"{path} is damaged, so the run can't go on from it; start it again with --no-resume."
 
 
 def test_it_runs_no_code(tmp_path):
@@ -264,6 +273,36 @@ def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
     assert state_of(tmp_path)["progress"]["step"] == 4
     train(tmp_path, CONFIG, keeping=keeping)
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_models_of_a_future_that_will_not_be_are_deleted(undisturbed, tmp_path):
+    keeping = Keeping(keep_last=3)
+    train(tmp_path, CONFIG, keeping=keeping)
+    best = json.loads((tmp_path / "config.json").read_text())["validation"]["step"]
+    assert best > 4
+    with pytest.raises(Killed):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=4), stepped=at_step(5, kill))
+    assert not list(tmp_path.rglob("config.json"))
+    assert not list(tmp_path.rglob("model.safetensors"))
+    # Also when the run is started once more, it leaves a best model, which is the one it left before.
+    assert train(tmp_path, CONFIG, keeping=keeping)["step"] == best
+    assert_same_run(tmp_path, undisturbed)
+    # A best model that is older than the state stays.
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=8))
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
+    assert (tmp_path / "last" / "config.json").exists()
+
+
+def test_a_best_model_that_is_gone_is_not_said_to_be_there(tmp_path):
+    # At this rate the first evaluation is the best.
+    config = training(steps=8, evaluate_every=2, learning_rate=3.0, warmup_steps=6)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, config, stepped=at_step(5, press_ctrl_c))
+    (tmp_path / "config.json").unlink()
+    best = train(tmp_path, config)
+    assert best["step"] == json.loads((tmp_path / "config.json").read_text())["validation"]["step"] > 4
+    assert min(metrics_of(tmp_path), key=lambda line: line["loss"])["step"] <= 4
 
 
 def test_a_state_that_is_not_there(undisturbed):
