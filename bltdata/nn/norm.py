@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
         dtype, device = x.dtype, x.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        if device == "cpu" and not torch.compiler.is_compiling():
+        if device == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             normed: Tensor = _Norm.apply(x.float(), self.weight.float(), self.eps)
         else:
             normed = functional.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps)

@@ -19,7 +19,9 @@ def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.
     Returns:
         complex64 `[num_positions, head_dim / 2]`.
     """
-    return rotations(torch.arange(num_positions, device=device), head_dim, theta)
+    # Kept, so it may come to be used in training, whoever asks first.
+    with torch.inference_mode(False):
+        return rotations(torch.arange(num_positions, device=device), head_dim, theta)
 
 
 def rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -42,8 +44,9 @@ def rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 @functools.lru_cache(maxsize=16)
 def _frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-    return (1 / theta ** (pairs / head_dim)).double()
+    with torch.inference_mode(False):
+        pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+        return (1 / theta ** (pairs / head_dim)).double()
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class CachedDecoding:
         caches = (self._encoder_cache, self._decoder_cache, self._latent_cache)
         return sum(cache.buffers.size_bytes for cache in caches) + sum(tensor.nbytes for tensor in (*states, *seen))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def append(self, values: Sequence[int]) -> None:
         """Each document's next byte."""
         self.patches.append(values)
@@ -99,6 +99,7 @@ class CachedDecoding:
             last_BT = torch.zeros(len(values), 1, dtype=torch.int64, device=self._device)
             self.logits_BV = self._decode(x_BTD, self._decoder_cache.step(), self._complete, last_BT)
 
+    @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
         """Keep these documents, in this order; one may be kept several times."""
         kept = torch.tensor(rows)
@@ -111,7 +112,7 @@ class CachedDecoding:
         self._open = [[*self._open[row]] for row in rows]
         self._complete = [(keys[kept], values[kept]) for keys, values in self._complete]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _read(self, row: int, prompt: bytes) -> Tensor:
         """Take in a prompt, chunk by chunk; returns the logits of what stands after it, `[1, V]`."""
         ids_T, starts_T = encode(prompt, bos=True), self.patches.prompt_starts[row].copy()

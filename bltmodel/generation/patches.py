@@ -132,7 +132,7 @@ class GrowingEntropies:
         if begins[-1]:
             self._cache.restart(row, len(ids) - int(begins[-1]))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _run(self, tokens: NewTokens, ids_BT: np.ndarray) -> np.ndarray:
         ids = torch.from_numpy(ids_BT).to(self._device)
         x_BTD = through(self._model.layers, self._model.embedding(ids), tokens)

@@ -74,3 +74,12 @@ def test_lengths_and_types_are_kept():
 def test_any_positions_have_the_rotations_of_the_table():
     positions = torch.tensor([[7, 0], [4000, 7]])
     assert torch.equal(rotations(positions, 8, 5e5), rotary_table(4001, 8, 5e5)[positions])
+
+
+def test_a_table_that_generation_asked_for_first_serves_training():
+    with torch.inference_mode():
+        table = rotary_table(7, 8, theta=12_345.0)
+    assert rotary_table(7, 8, theta=12_345.0) is table
+    x = torch.randn(1, 1, 7, 8, requires_grad=True)
+    rotate(x, table).sum().backward()
+    assert x.grad is not None
