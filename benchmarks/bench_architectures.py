@@ -5,7 +5,8 @@ same documents: a BLT on the patches of the shards; the same BLT on patches of a
 shards' mean length rounded; and a plain byte-level transformer with sliding windows (`--plain`), whose FLOPs per byte are near the
 BLT's. What the entropy model cost isn't counted: it was spent when the shards were built. Each run has a folder of its own below
 `--folder` and goes on from there when it is started again; `--models` says which are run now, and those that have run before are in the
-table too.
+table too. In the end the best model of each run reads all validation documents, whole or in windows half a context apart, and what
+each has above the entropy patches comes with a 95 % interval, from resamples of the documents.
 
     python benchmarks/bench_architectures.py --shards shards --folder runs/architectures --steps 3000
 """
@@ -29,7 +30,7 @@ from bltdata.entropy import EntropyModel, EntropyModelConfig
 from bltdata.nn import prepare_allocator
 from bltdata.patching import PatchRule
 from bltdata.repatch import RepatchConfig, repatch_shards
-from bltdata.shards import Manifest
+from bltdata.shards import Manifest, open_shards
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import Reporter, TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
@@ -37,8 +38,12 @@ from bltdata.training.task import PackedTask
 from bltdata.training.world import World
 from bltmodel.config import BLTConfig, config_from_preset
 from bltmodel.data import ShardStore, collate
+from bltmodel.evaluation.bootstrap import interval_of_ratio
+from bltmodel.evaluation.scores import score
+from bltmodel.evaluation.windows import PatchedDocument
 from bltmodel.flops import entropy_model_flops_per_byte, flops_per_byte
 from bltmodel.masks import PackedBatch
+from bltmodel.model import BLT
 from bltmodel.rows import RowStream
 from bltmodel.training import TrainingData, open_training_data, train_blt
 
@@ -105,6 +110,35 @@ def result_of(folder: Path) -> dict[str, float] | None:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     best = min(line["bits_per_byte"] for line in lines)
     return {"step": lines[-1]["step"], "bits_per_byte": lines[-1]["bits_per_byte"], "best": best, "seconds": lines[-1]["seconds"]}
+
+
+def nats_of_documents(name: str, folder: Path, validation: Path, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Negative log-likelihood of each validation document by the best model of a run, and its bytes."""
+    store = ShardStore(open_shards(validation))
+    if name == "plain":
+        model = EntropyModel.load(folder)
+        documents = (store.document(index).tobytes() for index in range(store.num_documents))
+        return np.array([score.nll_nats for score in model.score_with_nll(documents)]), store.lengths
+    patched = (PatchedDocument(store.document(index), store.starts(index)) for index in range(store.num_documents))
+    scores = score(BLT.load(folder), patched, context_tokens=row_tokens, stride=row_tokens // 2)
+    return scores.nats, scores.num_bytes
+
+
+def print_judgement(nats: dict[str, np.ndarray], num_bytes: np.ndarray) -> dict[str, dict[str, float | list[float]]]:
+    """Bits per byte of each, and how much that is above the entropy patches'."""
+    found: dict[str, dict[str, float | list[float]]] = {}
+    for name, each in nats.items():
+        in_bits = np.log(2) * num_bytes
+        found[name] = {"bits_per_byte": float(each.sum() / in_bits.sum())}
+        line = f"{name:8} {found[name]['bits_per_byte']:.4f} bits/byte on all {len(each)} validation documents"
+        if name != "entropy" and "entropy" in nats:
+            above = each - nats["entropy"]
+            interval = interval_of_ratio(above, in_bits, level=0.95, resamples=1000, seed=0)
+            assert interval is not None
+            found[name] |= {"above_entropy": float(above.sum() / in_bits.sum()), "interval": list(interval)}
+            line += f", {found[name]['above_entropy']:+.4f} ({interval[0]:+.4f} to {interval[1]:+.4f})"
+        print(line)
+    return found
 
 
 def plain_architecture(text: str) -> EntropyModelConfig:
@@ -180,8 +214,11 @@ def main(
             f"{name:8} {flops[name] / 1e6:.2f} MFLOP/byte  {result['bits_per_byte']:.4f} bits/byte (best {result['best']:.4f}) "
             f"after {result['step']} steps, {result['seconds']:.0f} s"
         )
+    splits = {name: fixed if name == "fixed" else shards for name in results}
+    judged = {name: nats_of_documents(name, folder / name, splits[name] / "validation", row_tokens) for name in results}
+    judgement = print_judgement({name: nats for name, (nats, _) in judged.items()}, next(iter(judged.values()))[1])
     about = {"mean_patch_length": mean, "stride": stride, "flops_per_byte": flops, "training": to_mapping(config)}
-    print(json.dumps({**about, "results": results}))
+    print(json.dumps({**about, "results": results, "judgement": judgement}))
 
 
 if __name__ == "__main__":
