@@ -59,13 +59,13 @@ def test_spikes():
     guard = seasoned()
     verdict = guard.judge(21, 9.0, 1.0, skip_spikes=False)
     assert verdict == (True, "Step 21 is a spike: its loss is 9, with a median of 2.1 in the last 20 steps.")
-    verdict = guard.judge(22, 2.0, 4.0, skip_spikes=True)
-    assert verdict == (False, "Step 22 is left out as a spike: its gradient's norm is 4, with a median of 1 in the last 21 steps.")
-    verdict = guard.judge(23, 9.0, 4.0, skip_spikes=False)
-    assert verdict.remark.count(" and its gradient's norm is 4") == 1
+    verdict = guard.judge(22, 2.0, 6.0, skip_spikes=True)
+    assert verdict == (False, "Step 22 is left out as a spike: its gradient's norm is 6, with a median of 1 in the last 21 steps.")
+    verdict = guard.judge(23, 9.0, 6.0, skip_spikes=False)
+    assert verdict.remark.count(" and its gradient's norm is 6") == 1
     assert (guard.spikes, guard.skipped_steps) == (3, 1)
     # What is far below is none, nor what is a little above.
-    assert guard.judge(24, 0.1, 2.9, skip_spikes=True) == (True, None)
+    assert guard.judge(24, 0.1, 4.9, skip_spikes=True) == (True, None)
 
 
 def test_a_new_level_is_not_left_out_for_ever():
