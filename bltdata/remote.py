@@ -97,9 +97,10 @@ class RemotePath:
         return told_size(self.information(), self.url)
 
     def read_bytes(self) -> bytes:
-        """The whole file."""
-        with self.open() as file:
-            return file.read()
+        """The whole file, as it was or as it is where somebody replaces it meanwhile: it is asked for once."""
+        files, path = self.store()
+        with asking(self.url):
+            return bytes(files.cat_file(path))
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """The whole file, as a text."""

@@ -1,6 +1,7 @@
 import errno
 import functools
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,29 @@ def test_what_is_written_is_read_back(folder):
     with pytest.raises(FileNotFoundError):
         path.read_bytes()
     remove_leftovers(folder)
+
+
+def test_a_file_that_is_replaced_is_read_as_it_was_or_as_it_is(s3):
+    # As a lock is renewed while another process looks at it.
+    def whole(number: int) -> bytes:
+        return f"{number:02}".encode() * 1000
+
+    path, done = as_path(s3 + "/folder") / "renewed", threading.Event()
+    path.write_bytes(whole(0))
+
+    def renew() -> None:
+        for number in range(1, 40):
+            path.write_bytes(whole(number))
+        done.set()
+
+    writer = threading.Thread(target=renew)
+    writer.start()
+    try:
+        while not done.is_set():
+            data = path.read_bytes()
+            assert data == whole(int(data[:2]))
+    finally:
+        writer.join()
 
 
 def test_one_of_several_creates_a_file(folder):
