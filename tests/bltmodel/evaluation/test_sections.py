@@ -56,7 +56,7 @@ def test_notes_say_how_it_was_measured(report):
     said = "\n".join(notes(report))
     for part in (
         "Contexts of 32 tokens", "begin 16 tokens apart", "at least 16 tokens before it", "float32", report["entropy_model"],
-        "scheme entropy, threshold 4.55", "90 % of 100 resamples of the documents (seed 5)",
+        "patch rule entropy, threshold 4.55", "90 % of 100 resamples of the documents (seed 5)",
         "of one document, or without bytes, there is none",
         "Noise drop: with probability 0.1 (seed 5), a character is left out.", "Reconstructed is the share", "divide by the noised bytes",
     ):  # fmt: skip
