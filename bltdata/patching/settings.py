@@ -51,7 +51,7 @@ def describe_rule(rule: Mapping[str, Any]) -> str:
         # By identity: a threshold of 0 equals False, and says something.
         is_unset = value is None or value is False or (name == "min_length" and value == 1)
         if name not in ("scheme", "tokenizer_fingerprint") and not is_unset:
-            told.append(f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}")
+            told.append(f"{name} {value}")
     return ", ".join(told)
 
 

@@ -63,15 +63,17 @@ def recipe(tmp_path):
     return path
 
 
-def test_the_python_of_the_readme_runs_on_what_a_recipe_leaves(recipe, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+def test_the_python_of_the_guides_runs_on_what_a_recipe_leaves(recipe, monkeypatch, capsys):
+    guides = [Path(__file__).parents[2] / name for name in ("README.md", "docs/training.md")]
+    readme, training = (re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL) for path in guides)
     arguments = [str(recipe), "--out", str(recipe.parent / "runs" / "quickstart"), "--workers", "1"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     monkeypatch.chdir(recipe.parent)
     names: dict[str, Any] = {}
-    for block in blocks:
+    for block in readme:
         exec(compile(block, "README.md", "exec"), names)
+    for block in training:
+        exec(compile(block, "training.md", "exec"), {})
     assert names["logits"].shape == (len(names["text"]) + 1, 260)
     assert str(names["report"]["overall"]["bits_per_byte"]) in capsys.readouterr().out
 

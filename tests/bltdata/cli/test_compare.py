@@ -81,7 +81,7 @@ def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDatas
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ({"scheme": "entropy", "threshold": 0.0, "min_length": 1, "max_length": None}, "entropy, threshold 0"),
+        ({"scheme": "entropy", "threshold": 0.0, "min_length": 1, "max_length": None}, "entropy, threshold 0.0"),
         ({"scheme": "space", "characters": True, "reset_at_newline": False}, "space, characters True"),
         ({"scheme": "byte"}, "byte"),
     ],

@@ -34,7 +34,7 @@ def test_with_its_entropy_model(tmp_path, checkpoint):
 def test_the_rule_is_told_whatever_its_numbers_are(tmp_path, threshold):
     blt, _ = saved(tmp_path, described=data(PatchRule(threshold=threshold)))
     export_blt(blt, tmp_path / "in")
-    assert f"by the rule entropy, threshold {threshold:g}." in run("import", tmp_path / "in", "--out", tmp_path / "out").stderr
+    assert f"by the rule entropy, threshold {threshold}." in run("import", tmp_path / "in", "--out", tmp_path / "out").stderr
 
 
 def test_as_json(tmp_path, checkpoint):
