@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Block(NamedTuple):
@@ -62,6 +63,7 @@ class _Blockwise(torch.autograd.Function):
         return out.unflatten(0, ctx.rows_and_heads)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *weights = ctx.saved_tensors
         of_out = gradients[0].flatten(0, 1)

@@ -43,9 +43,15 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
-    """A block in which matrix products run in `dtype`."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+def autocast(device: torch.device, dtype: torch.dtype, *, keeps_casts: bool = True) -> contextlib.AbstractContextManager[object]:
+    """A block in which matrix products run in `dtype`.
+
+    Args:
+        device: where.
+        dtype: their type; float32 changes nothing.
+        keeps_casts: keep what weights were cast to until the end of the block, and not cast them each time that they are used.
+    """
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=keeps_casts)
 
 
 @contextlib.contextmanager

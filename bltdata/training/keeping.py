@@ -14,7 +14,8 @@ class Keeping:
     """States of the run to keep, the last ones, each at an evaluation or a stop; the best model is kept besides."""
 
     resume_from: int | None = None
-    """Go on from the kept state of this step, and not from the last; what came after it is trained again."""
+    """Go on from the kept state of this step, and not from the last; what came after it is trained again, and replaced
+    as soon as there is a new state: states and models of later steps are deleted then."""
 
     tensorboard: bool = False
     """Write the metrics for TensorBoard as well, into the folder tensorboard in the run's (extra tensorboard)."""

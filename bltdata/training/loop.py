@@ -9,6 +9,7 @@ differs. So a run may go on with another number of them. The first writes all fi
 is made by all in the same step, from numbers that all of them have.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -25,7 +26,6 @@ from bltdata.config import to_mapping
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
-from bltdata.training.checkpoint import CONFIG_FILE
 from bltdata.training.config import TrainingConfig
 from bltdata.training.guards import Guard
 from bltdata.training.interface import Step, TrainingTask
@@ -37,7 +37,7 @@ from bltdata.training.optimiser import build_optimiser
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run
+from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run, step_of_model
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT")
@@ -124,6 +124,9 @@ class TrainingRun(Generic[BatchT]):
             with self.world.together():
                 if resume:
                     self._restore()
+            if len(set(self.world.gather(self._progress.step))) > 1:
+                what = f"The processes don't find the same state in {self.folder}"
+                raise self.world.found_by_all(BuildError(f"{what}; choose a folder on a disk that all of them share."))
             with self.world.together():
                 if self.world.is_first:
                     if self.keeping.resume_from is not None:
@@ -150,8 +153,9 @@ class TrainingRun(Generic[BatchT]):
         return min(kept or self._progress.metrics, key=lambda metrics: metrics["loss"])
 
     def _forget_a_best_that_is_gone(self) -> None:
-        """Where the folder has no best model any more, let the next evaluation leave one: it was of a step after the one gone back to."""
-        if self.world.any(self.world.is_first and not (self.folder / CONFIG_FILE).exists()):
+        """Where the folder has no best model, or one of a step after the one gone back to, let the next evaluation leave one."""
+        has_best = 0 < step_of_model(self.folder) <= self._progress.step
+        if self.world.any(self.world.is_first and not has_best):
             self._progress.best_loss = math.inf
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
@@ -207,7 +211,7 @@ class TrainingRun(Generic[BatchT]):
         step = next(self._steps)
         total = torch.zeros((), device=self._device)
         for batch in step.batches:
-            with autocast(self._device, self._dtype):
+            with self._autocast():
                 nats = self.task.loss(batch)
             (nats / self._num_tokens).backward()
             total += nats.detach()
@@ -298,8 +302,12 @@ class TrainingRun(Generic[BatchT]):
         self._progress.counted, self._counted = dict(total), Counter()
 
     def _judge(self) -> PredictionSums:
-        with torch.no_grad(), autocast(self._device, self._dtype):
+        with torch.no_grad(), self._autocast():
             return self.task.evaluate(self._share.rows_at_once)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        # Weights that are gathered for a layer and dropped after it would stay, as copies.
+        return autocast(self._device, self._dtype, keeps_casts=not self._placement.is_shared_out)
 
     def _cure(self) -> str:
         """What to do about a loss that isn't finite: the end of an error."""

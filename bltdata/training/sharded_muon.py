@@ -31,7 +31,9 @@ class ShardedMuon(torch.optim.Muon):
 
     def _update(self, matrix: DTensor, gradient: DTensor, group: dict[str, Any]) -> None:
         state = self.state[matrix]
-        momentum = state.setdefault(MOMENTUM, torch.zeros_like(gradient))
+        if MOMENTUM not in state:
+            state[MOMENTUM] = torch.zeros_like(gradient)
+        momentum = state[MOMENTUM]
         momentum.lerp_(gradient, 1 - group["momentum"])
         update: DTensor = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum  # type: ignore[assignment]
         change = _orthogonalised(update.full_tensor(), group)

@@ -18,9 +18,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
-from bltdata.errors import CheckpointError
+from bltdata.errors import BuildError, CheckpointError
 from bltdata.training.memory import is_out_of_memory
-from bltdata.training.states import SHARDS, way_out
+from bltdata.training.states import SHARDS, kept_path, way_out
 from bltdata.training.world import PeerFailedError, World
 
 _PLACE = "tensor in shards"
@@ -73,8 +73,16 @@ def write_shards(folder: Path, tensors: dict[str, DTensor], world: World) -> Non
 
 
 def listed(folder: Path) -> dict[str, Any]:
-    """What a state says of the folder with its tensors: the name, and the sizes of its files."""
-    return {"folder": folder.name, "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())}}
+    """What a state says of the folder with its tensors: the name, and the sizes of its files.
+
+    Raises:
+        BuildError: the share of a process isn't there.
+    """
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    wanted = {place.relative_path for place in (_Reader(folder).read_metadata().storage_data or {}).values()}
+    if missing := sorted(wanted - files.keys()):
+        raise BuildError(f"{missing[0]} of another process isn't in {folder}; choose a folder on a disk that all processes share.")
+    return {"folder": folder.name, "files": files}
 
 
 def read_shards(folder: Path, state: dict[str, Any], make: Callable[..., Tensor]) -> dict[str, Any]:
@@ -103,11 +111,14 @@ def read_shards(folder: Path, state: dict[str, Any], make: Callable[..., Tensor]
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             dcp.load(tensors, storage_reader=reader, no_dist=True)
         return {key: _with_tensors(value, tensors) for key, value in state.items() if key != SHARDS}
-    # `CheckpointException` is no `Exception`.
+    # `CheckpointException` is no `Exception`; it has what went wrong, whatever that is.
     except (Exception, CheckpointException) as error:
-        if isinstance(error, MemoryError) or is_out_of_memory(error):
-            raise
-        raise CheckpointError(f"{path} is damaged, so the run can't go on from it; {way_out(folder)}") from error
+        cause = next((each[0] for each in error.failures.values()), error) if isinstance(error, CheckpointException) else error
+        if not isinstance(cause, Exception) or isinstance(cause, MemoryError) or is_out_of_memory(cause):
+            raise cause from None
+        reason = f"can't be read ({cause.strerror or cause})" if isinstance(cause, PermissionError) else "is damaged"
+        hint = way_out(folder, but=kept_path(folder, state["progress"]["step"]))
+        raise CheckpointError(f"{path} {reason}, so the run can't go on from it; {hint}") from error
 
 
 def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -39,11 +39,12 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
         folder: the run's.
         step: the steps taken so far.
         state: tensors, numbers, strings, lists and dicts.
-        keep_last: states to keep. One that is of a later step belongs to a future that won't be, and goes too.
+        keep_last: states to keep. One that is of a later step belongs to a future that won't be, and goes too, as do models of later
+            steps.
     """
     path = folder / STATE_FILE
     if keep_last > 1:
-        path = _kept_path(folder, step)
+        path = kept_path(folder, step)
     with atomic_path(path) as temporary:
         torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
     if keep_last > 1:
@@ -56,6 +57,11 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
     for shards, number in _shards_folders(folder).items():
         if shards.name != own and (number == step or number not in needed):
             shutil.rmtree(shards)
+    for models in (folder, folder / LAST_FOLDER):
+        if step_of_model(models) > step:
+            # The description first: without it nobody takes what is left for a model.
+            (models / CONFIG_FILE).unlink(missing_ok=True)
+            (models / WEIGHTS_FILE).unlink(missing_ok=True)
 
 
 def shards_name(step: int, token: str) -> str:
@@ -94,16 +100,20 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
 
 
 def go_back_to(folder: Path, step: int) -> None:
-    """Make the kept state of a step the last one, and delete the models of later steps: of a future that won't be."""
-    path = _kept_path(folder, step)
+    """Make the kept state of a step the last one."""
+    path = kept_path(folder, step)
     # Where it has no file of its own, it is the last one.
     if path.exists() and not ((folder / STATE_FILE).exists() and path.samefile(folder / STATE_FILE)):
         _publish_as_last(path)
-    for models in (folder, folder / LAST_FOLDER):
-        if _step_of_model(models) > step:
-            # The description first: without it nobody takes what is left for a model.
-            (models / CONFIG_FILE).unlink(missing_ok=True)
-            (models / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def step_of_model(folder: Path) -> int:
+    """The step after which a model was saved; 0 where there is none, or none of a run."""
+    try:
+        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return int(about["validation"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -150,7 +160,8 @@ def way_out(folder: Path, but: Path | None = None) -> str:
     return "start it again with --no-resume."
 
 
-def _kept_path(folder: Path, step: int) -> Path:
+def kept_path(folder: Path, step: int) -> Path:
+    """Where the state of a step is, if more than the last one are kept."""
     # Digits that sort by name, too.
     return folder / f"training_state-{step:08d}.pt"
 
@@ -167,15 +178,6 @@ def _shards_folders(folder: Path) -> dict[Path, int]:
     return {path: int(parts[1]) for path, parts in numbers if parts[1].isdecimal()}
 
 
-def _step_of_model(folder: Path) -> int:
-    """The step after which a model was saved; 0 where there is none, or none of a run."""
-    try:
-        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        return int(about["validation"]["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
 def _publish_as_last(path: Path) -> None:
     with atomic_path(path.with_name(STATE_FILE)) as temporary:
         temporary.unlink()
@@ -187,7 +189,7 @@ def _publish_as_last(path: Path) -> None:
 
 
 def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
-    path = _kept_path(folder, step)
+    path = kept_path(folder, step)
     if path.exists():
         state, problem = _read(path)
         if state is None:

@@ -58,6 +58,14 @@ def test_under_autocast_the_type_is_that_of_the_products_that_follow():
     assert plain.dtype == torch.float32
 
 
+def test_gradients_of_gradients_are_refused_and_not_wrong():
+    ours, _ = norms(6, 1e-5)
+    x = torch.randn(2, 6, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ours(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_gradients():
     ours, _ = norms(6, 1e-5)
     ours = ours.double()

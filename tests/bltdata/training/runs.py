@@ -15,6 +15,7 @@ from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.metrics import METRICS_FILE
 from bltdata.training.progress import Reporter
+from bltdata.training.world import World
 from tests.bltdata.small import Documents, architecture, random_documents, training
 
 CPU = torch.device("cpu")
@@ -36,11 +37,12 @@ def train(
     data: Any = "data",
     resume: bool = True,
     keeping: Keeping | None = None,
+    world: World | None = None,
     **told: Any,
 ) -> dict[str, Any]:
     return train_entropy_model(
         architecture(), config or training(), TRAIN, VALIDATION, folder, data={"name": data}, device=CPU,
-        resume=resume, keeping=keeping, reporter=Reporter(**told),
+        resume=resume, keeping=keeping, world=world, reporter=Reporter(**told),
     )  # fmt: skip
 
 

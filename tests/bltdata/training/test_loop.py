@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from bltdata.training.metrics import METRICS_FILE
 from bltdata.training.optimiser import Optimiser
 from bltdata.training.schedule import learning_rate_at
 from bltdata.training.task import PackedTask
+from bltdata.training.world import World
 from tests.bltdata.small import architecture, training
 from tests.bltdata.training.runs import (
     MEASURED,
@@ -338,3 +340,20 @@ def test_half_precision_trains(tmp_path):
     # The loss of knowing nothing is ln 260 = 5.56.
     assert best["loss"] < 5
     assert EntropyModel.load(tmp_path).embedding.weight.dtype == torch.float32
+
+
+class Apart(World):
+    """Two processes that don't see the same disk: the other finds no state."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, type(value)()]
+
+
+def test_processes_that_find_other_states_do_not_go_on(tmp_path):
+    config = training(steps=4, evaluate_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, config, stepped=at_step(3, press_ctrl_c))
+    with pytest.raises(
+        BuildError, match=r"^The processes don't find the same state in .*; choose a folder on a disk that all of them share\.$"
+    ):
+        train(tmp_path, config, world=Apart())

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from bltdata.errors import CheckpointError
+from bltdata.errors import BuildError, CheckpointError
 from bltdata.training.sharded_states import _Unpickler, listed, read_shards, split
 from bltdata.training.states import shards_name
 
@@ -55,6 +55,37 @@ def test_the_folder_of_another_run(tmp_path):
     state["model"]["a"] = {"tensor in shards": "model/c"}
     damaged = f"{tmp_path / shards_name(3, 'a')} is damaged, so the run can't go on from it; start it again with --no-resume."
     assert error_of(tmp_path, state) == damaged
+
+
+def test_a_share_that_another_process_wrote_elsewhere(tmp_path):
+    written(tmp_path)
+    path = tmp_path / shards_name(3, "a")
+    (path / "__0_0.distcp").rename(tmp_path / "on another disk")
+    with pytest.raises(
+        BuildError, match=r"__0_0\.distcp of another process isn't in .*; choose a folder on a disk that all processes share"
+    ):
+        listed(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (torch.OutOfMemoryError("no memory"), torch.OutOfMemoryError, "no memory"),
+        (MemoryError(), MemoryError, "^$"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+        (PermissionError(13, "Permission denied"), CheckpointError, "can't be read \\(Permission denied\\), so"),
+        (ValueError("nonsense"), CheckpointError, "is damaged, so"),
+    ],
+)
+def test_what_went_wrong_is_what_is_said(tmp_path, monkeypatch, error, raised, message):
+    state = written(tmp_path)
+
+    def read_data(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(dcp.FileSystemReader, "read_data", read_data)
+    with pytest.raises(raised, match=message):
+        read_shards(tmp_path, state, torch.empty)
 
 
 class Code:

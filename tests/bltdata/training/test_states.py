@@ -16,7 +16,18 @@ from bltdata.errors import CheckpointError, ConfigError
 from bltdata.training.keeping import Keeping
 from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_partial_shards, remove_run, save_state, shards_name
 from tests.bltdata.small import training
-from tests.bltdata.training.runs import Killed, assert_same_run, at_step, die_at_renames, kill, metrics_of, press_ctrl_c, state_of, train
+from tests.bltdata.training.runs import (
+    Killed,
+    assert_same_run,
+    at_step,
+    die_at_renames,
+    kill,
+    metrics_of,
+    outcome,
+    press_ctrl_c,
+    state_of,
+    train,
+)
 
 EVENTS = "tensorboard/events.out.tfevents.1"
 
@@ -275,18 +286,23 @@ def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_models_of_a_future_that_will_not_be_are_deleted(undisturbed, tmp_path):
+def test_models_of_a_future_that_will_not_be_are_replaced(undisturbed, tmp_path):
     keeping = Keeping(keep_last=3)
     train(tmp_path, CONFIG, keeping=keeping)
     best = json.loads((tmp_path / "config.json").read_text())["validation"]["step"]
     assert best > 4
     with pytest.raises(Killed):
         train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=4), stepped=at_step(5, kill))
+    # Nothing is lost before there is something in its place.
+    assert json.loads((tmp_path / "config.json").read_text())["validation"]["step"] == best
+    assert train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=8))["step"] == best
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=4), stepped=at_step(5, press_ctrl_c))
     assert not list(tmp_path.rglob("config.json"))
     assert not list(tmp_path.rglob("model.safetensors"))
     # Also when the run is started once more, it leaves a best model, which is the one it left before.
     assert train(tmp_path, CONFIG, keeping=keeping)["step"] == best
-    assert_same_run(tmp_path, undisturbed)
+    assert outcome(tmp_path)[:2] == outcome(undisturbed)[:2]
     # A best model that is older than the state stays.
     before = (tmp_path / "config.json").stat().st_mtime_ns
     train(tmp_path, CONFIG, keeping=Keeping(keep_last=3, resume_from=8))

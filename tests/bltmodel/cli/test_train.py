@@ -362,7 +362,8 @@ def test_killed_at_20_random_steps(recipe, tmp_path):
         process = PROCESSES.Process(target=train_and_die, args=(arguments, step, delay_seconds))
         process.start()
         process.join()
-        assert process.exitcode == -signal.SIGKILL or delay_seconds
+        # A moment later it may have ended, but not in any other way.
+        assert process.exitcode in ((-signal.SIGKILL, 0) if delay_seconds else (-signal.SIGKILL,))
         kills += process.exitcode == -signal.SIGKILL
         if process.exitcode == 0:
             break
