@@ -154,7 +154,8 @@ def test_a_store_that_fails_does_not_look_like_a_dataset_that_is_missing(build, 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("try later")
 
-    monkeypatch.setattr(FailingFileSystem, "_open", fail)
+    for way in ("_open", "cat_file"):
+        monkeypatch.setattr(FailingFileSystem, way, fail)
     for use in (lambda: open_shards(folder), lambda: build(folder)):
         with pytest.raises(RemoteError, match="try later"):
             use()
