@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +29,7 @@ from timing import cpu_seconds
 
 from bltdata.entropy import EntropyModel
 from bltdata.nn import prepare_allocator
+from bltdata.usage import peak_memory_bytes
 
 CASES = "c4", "enwik8", "mix", "short"
 STYLES = "plain", "padded"
@@ -68,8 +68,7 @@ def peak_memory(folder: str, num_bytes: int, longest: int, kind: str) -> int:
     torch.set_num_threads(1)
     for _ in EntropyModel.load(folder).score_with_nll(mixed_documents(num_bytes, longest), TYPES[kind]):
         pass
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    return peak_memory_bytes()
 
 
 def memory_of(folder: str, megabytes: tuple[float, ...], longest: int, kind: str) -> dict[str, Any]:

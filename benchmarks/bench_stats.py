@@ -12,7 +12,6 @@ untimed on the first shard, which loads the compiled loops. The data: invented d
 
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -75,6 +74,7 @@ def run(name: str, folder: Path) -> None:
     from bltdata.shards import open_shards, schema
     from bltdata.stats import collect_shard, collect_statistics, diagnose, take_sample
     from bltdata.stats.collect import COLUMNS
+    from bltdata.usage import peak_memory_bytes
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -95,16 +95,7 @@ def run(name: str, folder: Path) -> None:
         if name == "statistics and sample":
             diagnose(counted, dataset.manifest, take_sample(dataset))
     seconds = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps({"wall": seconds[0], "cpu": seconds[1], "peak_bytes": peak_bytes()}))
-
-
-def peak_bytes() -> int:
-    """The most memory that this process had at once."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # What `getrusage` says begins with what the parent had.
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({"wall": seconds[0], "cpu": seconds[1], "peak_bytes": peak_memory_bytes()}))
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:

@@ -32,7 +32,7 @@ from bltdata.training.interface import Step, TrainingTask
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.keeping import Keeping
 from bltdata.training.memory import is_out_of_memory, within_memory
-from bltdata.training.metrics import MetricsFiles, peak_memory_bytes
+from bltdata.training.metrics import MetricsFiles, peak_memory_of_run
 from bltdata.training.optimiser import build_optimiser
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
@@ -271,7 +271,7 @@ class TrainingRun(Generic[BatchT]):
             **progress.counted,
             "learning_rate": learning_rate_at(progress.step - 1, self.config),
             "bytes_per_second": bytes_per_second,
-            "memory_bytes": peak_memory_bytes(self._device),
+            "memory_bytes": peak_memory_of_run(self._device),
             "epoch": progress.step * self._num_tokens / self.task.tokens_per_epoch,
             "seconds": progress.seconds,
         }

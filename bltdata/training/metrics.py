@@ -1,8 +1,6 @@
 """The files with a run's metrics: a JSON line an evaluation, and the same for TensorBoard."""
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 
 from bltdata.atomic import write_bytes
+from bltdata.usage import peak_memory_bytes
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -81,9 +80,6 @@ def remove_events(folder: Path) -> None:
         path.unlink()
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory the run has used so far: of the GPU it runs on, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def peak_memory_of_run(device: torch.device) -> int:
+    """The most memory that the run has used so far, in bytes: of the GPU it runs on, else of this process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory_bytes()

@@ -1,0 +1,23 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bltdata.usage import peak_memory_bytes
+
+SIZE = 400_000_000
+
+
+def test_it_is_the_peak():
+    np.ones(SIZE, dtype=np.uint8)
+    assert peak_memory_bytes() > SIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="other systems tell no peak but that which begins with the parent's")
+def test_a_process_does_not_begin_with_what_its_parent_had():
+    held = np.ones(SIZE, dtype=np.uint8)
+    code = "from bltdata.usage import peak_memory_bytes; print(peak_memory_bytes())"
+    found = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert 1_000_000 < found < len(held)
