@@ -6,12 +6,11 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
@@ -38,6 +37,9 @@ from bltmodel.model import BLT
 from bltmodel.patch_budget import BudgetedRows, patches_a_row
 from bltmodel.rows import RowStream
 from bltmodel.step_config import StepConfig
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 TRAIN_FOLDER = "train"
 VALIDATION_FOLDER = "validation"
@@ -236,7 +238,7 @@ def train_blt(
         return run.run(resume)
 
 
-def _placed(model: BLT, config: TrainingConfig, world: World, mesh: DeviceMesh | None, device: torch.device) -> Placement:
+def _placed(model: BLT, config: TrainingConfig, world: World, mesh: "DeviceMesh | None", device: torch.device) -> Placement:
     """Bring a model to where it trains: into each process, or shared out among those of a mesh."""
     if mesh is None:
         return Placement(model.to(device), world)

@@ -4,6 +4,7 @@ It is in the format of `torch.distributed.checkpoint`, so it can be read by any 
 the list of the folder's files with it, is in the file that `states` writes; the folder is there before that file is, and stays for as long.
 """
 
+import errno
 import io
 import pickle
 import warnings
@@ -116,7 +117,9 @@ def read_shards(folder: Path, state: dict[str, Any], make: Callable[..., Tensor]
         cause = next((each[0] for each in error.failures.values()), error) if isinstance(error, CheckpointException) else error
         if not isinstance(cause, Exception) or isinstance(cause, MemoryError) or is_out_of_memory(cause):
             raise cause from None
-        reason = f"can't be read ({cause.strerror or cause})" if isinstance(cause, PermissionError) else "is damaged"
+        # Offsets that no file has are what torch and the system call invalid.
+        unreadable = isinstance(cause, OSError) and cause.errno != errno.EINVAL
+        reason = f"can't be read ({getattr(cause, 'strerror', None) or cause})" if unreadable else "is damaged"
         hint = way_out(folder, but=kept_path(folder, state["progress"]["step"]))
         raise CheckpointError(f"{path} {reason}, so the run can't go on from it; {hint}") from error
 

@@ -100,6 +100,24 @@ def test_with_whatever_else_there_is(pair, shards, tmp_path, step, changes):
     assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
+def test_in_bfloat16_losses_are_near(pair, shards, tmp_path):
+    # The last bits of a sum decide how it is rounded, and each step makes more of that.
+    assert errors(pair.run(run_with, shards, tmp_path / "run", {"precision": "bfloat16"})) == [None, None]
+    run(World(), shards, tmp_path / "alone", StepConfig(), precision="bfloat16")
+    ours, theirs = ([each["loss"] for each in metrics_of(folder)] for folder in (tmp_path / "run", tmp_path / "alone"))
+    assert ours == pytest.approx(theirs, abs=0.01)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_three_have_parts_of_unequal_size(shards, tmp_path, optimiser):
+    changes = {"optimiser": optimiser, "batch_rows": 3}
+    with group(3) as three:
+        assert errors(three.run(run_with, shards, tmp_path / "run", changes)) == [None] * 3
+    run(World(), shards, tmp_path / "alone", StepConfig(), **changes)
+    # Muon multiplies in bfloat16.
+    assert_same_run(tmp_path / "run", tmp_path / "alone", atol=1e-3 if optimiser == "muon" else 1e-5)
+
+
 def shares(world: World, shards: Path, out: Path) -> dict[str, Any]:
     """What part of the model's parameters and of what is remembered of them this process has, and what was whole."""
     from bltdata.training.sharding import Sharded

@@ -1,5 +1,6 @@
 """Tensors of a state that are written in parts; `tests/bltmodel/test_sharding.py` has the runs of several processes."""
 
+import errno
 import io
 import os
 import pickle
@@ -74,6 +75,8 @@ def test_a_share_that_another_process_wrote_elsewhere(tmp_path):
         (MemoryError(), MemoryError, "^$"),
         (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
         (PermissionError(13, "Permission denied"), CheckpointError, "can't be read \\(Permission denied\\), so"),
+        (OSError(errno.EIO, "Input/output error"), CheckpointError, "can't be read \\(Input/output error\\), so"),
+        (OSError(errno.EINVAL, "Invalid argument"), CheckpointError, "is damaged, so"),
         (ValueError("nonsense"), CheckpointError, "is damaged, so"),
     ],
 )
