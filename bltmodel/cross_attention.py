@@ -45,17 +45,9 @@ class CrossAttention(Recomputable):
         Returns:
             A tensor like `x`.
         """
-        return self.ask(x, *self.keys_values(y), attend)
-
-    def keys_values(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What `y` shows to whoever looks at it: keys and values `[..., H, K]`, which can be kept while it is the same."""
         normed = self.key_norm(y)
-        return self._heads(self.k_proj(normed)), self._heads(self.v_proj(normed))
-
-    def ask(self, x: Tensor, k: Tensor, v: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """Let `x` look at the keys and values of `keys_values`; else as `forward`."""
         q = self._heads(self.q_proj(self.query_norm(x)))
-        return 2 * x + self.o_proj(attend(q, k, v).flatten(-2))
+        return 2 * x + self.o_proj(attend(q, self._heads(self.k_proj(normed)), self._heads(self.v_proj(normed))).flatten(-2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))

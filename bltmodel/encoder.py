@@ -3,6 +3,8 @@
 Letters: B rows, T tokens, P patches, D local dimension, Q queries a patch.
 """
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from bltdata.nn import AttentionMask, TransformerBlock
@@ -51,34 +53,32 @@ class LocalEncoder(nn.Module):
         patches_BPQD = None
         for index, layer in enumerate(self.layers):
             x_BTD, _ = layer(x_BTD, rope, mask)
-            if self.asks_after(index):
-                patches_BPQD = self.ask(patches_BPQD, x_BTD, index, own_BT, num_patches)
+            cross_attention = self.cross_attention_after(index)
+            if cross_attention is not None:
+                if patches_BPQD is None:
+                    patches_BPQD = self.queries(x_BTD, own_BT, num_patches)
+                patches_BPQD = cross_attention(patches_BPQD, x_BTD, lambda q, k, v: attend_over_bytes(q, k, v, own_BT))
         assert patches_BPQD is not None
         return x_BTD, patches_BPQD.flatten(2)
 
-    def asks_after(self, layer: int) -> bool:
-        """Whether patches ask their bytes after a layer, counted from 0."""
-        return layer == len(self.layers) - 1 or len(self.earlier_cross_attentions) > 0
+    def cross_attention_after(self, layer: int) -> CrossAttention | None:
+        """With what patches ask their bytes after a layer, counted from 0; None where they don't."""
+        if layer == len(self.layers) - 1:
+            return self.cross_attention
+        return cast(CrossAttention, self.earlier_cross_attentions[layer]) if len(self.earlier_cross_attentions) else None
 
-    def ask(self, patches_BPQD: Tensor | None, x_BTD: Tensor, layer: int, own_BT: Tensor, num_patches: int) -> Tensor:
-        """Let patches ask the states of their bytes after one layer.
+    def queries(self, x_BTD: Tensor, own_BT: Tensor, num_patches: int) -> Tensor:
+        """What patches ask first, made of their bytes' states.
 
-        Nothing but a patch's own bytes matters to it, so patches can be asked one by one as they become complete.
+        Nothing but a patch's own bytes matters to it, here and when it asks, so patches can be encoded one by one as they become complete.
 
         Args:
-            patches_BPQD: the patches as the layer before left them; None where this is the first that they ask after.
-            x_BTD: byte states after the layer.
-            layer: which one, counted from 0; one that `asks_after` names.
+            x_BTD: byte states after the layer that they first ask after.
             own_BT: int64 `[B, T]`, the patch that each byte belongs to.
             num_patches: patches a row, P.
 
         Returns:
             `[B, P, Q, D]`.
         """
-        if patches_BPQD is None:
-            pooled_BPD = pool(x_BTD, own_BT, num_patches, self.pooling)
-            patches_BPQD = self.patch_proj(pooled_BPD).unflatten(-1, (self.queries_per_patch, -1))
-        is_last = layer == len(self.layers) - 1
-        cross_attention = self.cross_attention if is_last else self.earlier_cross_attentions[layer]
-        asked: Tensor = cross_attention(patches_BPQD, x_BTD, lambda q, k, v: attend_over_bytes(q, k, v, own_BT))
-        return asked
+        pooled_BPD = pool(x_BTD, own_BT, num_patches, self.pooling)
+        return self.patch_proj(pooled_BPD).unflatten(-1, (self.queries_per_patch, -1))

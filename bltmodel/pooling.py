@@ -85,11 +85,14 @@ def attend_over_queries(q_BTHK: Tensor, k_BPQHK: Tensor, v_BPQHK: Tensor, patche
     Returns:
         `[B, T, H, K]`, of the type of the queries.
     """
-    flat = flat_patches(patches_BT, k_BPQHK.shape[1])
-    k_NQHK, v_NQHK = (x.flatten(0, 1).index_select(0, flat) for x in (k_BPQHK, v_BPQHK))
-    scores_NQH = (q_BTHK.flatten(0, 1)[:, None] * k_NQHK).sum(-1, dtype=torch.float32) * q_BTHK.shape[-1] ** -0.5
-    weights_NQH = scores_NQH.softmax(1)
-    return (weights_NQH[..., None] * v_NQHK).sum(1).view(q_BTHK.shape).to(q_BTHK.dtype)
+    if k_BPQHK.shape[1] == 1:
+        k_BTQHK, v_BTQHK = k_BPQHK, v_BPQHK
+    else:
+        flat = flat_patches(patches_BT, k_BPQHK.shape[1])
+        k_BTQHK, v_BTQHK = (x.flatten(0, 1).index_select(0, flat).unflatten(0, patches_BT.shape) for x in (k_BPQHK, v_BPQHK))
+    scores_BTQH = (q_BTHK[:, :, None] * k_BTQHK).sum(-1, dtype=torch.float32) * q_BTHK.shape[-1] ** -0.5
+    weights_BTQH = scores_BTQH.softmax(2)
+    return (weights_BTQH[..., None] * v_BTQHK).sum(2).to(q_BTHK.dtype)
 
 
 def _segment_sum(x: Tensor, flat: Tensor, num_segments: int) -> Tensor:

@@ -5,12 +5,11 @@ from bltdata.nn.initialisation import initialise_linear, truncated_normal_
 from bltdata.nn.machine import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.norm import RMSNorm
 from bltdata.nn.rope import rotary_table, rotate, rotations
-from bltdata.nn.transformer import KeysValues, Look, TransformerBlock
+from bltdata.nn.transformer import KeysValues, TransformerBlock
 
 __all__ = [
     "AttentionMask",
     "KeysValues",
-    "Look",
     "RMSNorm",
     "TransformerBlock",
     "attend",

@@ -4,7 +4,6 @@ Source: arXiv:2412.09871, section 3 (which follows Llama 3); SwiGLU arXiv:2002.0
 Letters: B rows, T tokens, S keys, D model dimension, H heads, K head dimension.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,9 +14,6 @@ from bltdata.nn.attention import AttentionMask, attend
 from bltdata.nn.norm import RMSNorm
 from bltdata.nn.recompute import Recomputable
 from bltdata.nn.rope import rotate
-
-Look = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention that is the caller's: from the queries, keys and values of some tokens, `[B, H, T, K]`, to what the queries get, alike."""
 
 
 class KeysValues(NamedTuple):
@@ -56,10 +52,6 @@ class SelfAttention(nn.Module):
         queries = rotate(q, rope[num_past:])
         out = attend(queries, rotate(k, rope), v, mask)
         return self._merged(out), KeysValues(k, v)
-
-    def attending(self, x_BTD: Tensor, look: Look) -> Tensor:
-        """Attention of `x_BTD` over whatever `look` remembers; see `TransformerBlock.attending`."""
-        return self._merged(look(*self._projected(x_BTD)))
 
     def _projected(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._heads(self.q_proj(x_BTD)), self._heads(self.k_proj(x_BTD)), self._heads(self.v_proj(x_BTD))
@@ -117,16 +109,3 @@ class TransformerBlock(Recomputable):
         attended, keys_values = self.attention(self.attention_norm(x_BTD), rope, mask, past)
         x_BTD = x_BTD + attended
         return x_BTD + self.ffn(self.ffn_norm(x_BTD)), keys_values
-
-    def attending(self, x_BTD: Tensor, look: Look) -> Tensor:
-        """One layer whose attention is the caller's, for those that keep keys and values in a way of their own.
-
-        Args:
-            x_BTD: hidden states `[B, T, D]`.
-            look: gets queries and keys that are not rotated.
-
-        Returns:
-            Hidden states `[B, T, D]`.
-        """
-        x_BTD = x_BTD + self.attention.attending(self.attention_norm(x_BTD), look)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD))

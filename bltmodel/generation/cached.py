@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bltdata.nn import autocast
 from bltdata.vocab import BOE_ID, encode
-from bltmodel.cross_attention import CrossAttention
 from bltmodel.generation.latent_cache import LatentCache
-from bltmodel.generation.layers import NewTokens, through, through_one
+from bltmodel.generation.layers import Asking, Blocks, NewTokens, Product
 from bltmodel.generation.patches import Patches
 from bltmodel.generation.window_cache import WindowCache
-from bltmodel.pooling import attend_over_queries
+from bltmodel.pooling import attend_over_bytes, attend_over_queries
 
 if TYPE_CHECKING:
     from bltmodel.model import BLT
@@ -48,7 +47,14 @@ class CachedDecoding:
         self._model = model.eval()
         self._device = model.head.weight.device
         self._precision = precision
-        self._asked = [index for index in range(config.encoder_layers) if model.encoder.asks_after(index)]
+        self._encoder_blocks, self._latent_blocks, self._decoder_blocks = (
+            Blocks(part.layers, precision) for part in (model.encoder, model.latent, model.decoder)
+        )
+        asked = ((index, model.encoder.cross_attention_after(index)) for index in range(config.encoder_layers))
+        self._asked_after = {index: Asking(module, precision) for index, module in asked if module is not None}
+        """With what patches ask their bytes after layers of the encoder."""
+        self._asking = [Asking(module, precision) for module in model.decoder.cross_attentions]
+        self._head = Product([model.head], model.decoder.norm, precision)
         lengths = [len(prompt) + 1 for prompt in prompts]
         local_head, latent_head = config.local_dim // config.local_heads, config.latent_dim // config.latent_heads
         self._encoder_cache, self._decoder_cache = (
@@ -160,10 +166,10 @@ class CachedDecoding:
 
     def _encode(self, x_BTD: Tensor, tokens: NewTokens, rows: Sequence[int]) -> Tensor:
         """Byte states of new tokens, which join their rows' open patches."""
-        encoder, states = self._model.encoder, []
-        for index, layer in enumerate(encoder.layers):
-            x_BTD = through_one(layer, index, x_BTD, tokens)
-            if index in self._asked:
+        states = []
+        for index in range(len(self._encoder_blocks)):
+            x_BTD = self._encoder_blocks.one(index, x_BTD, tokens)
+            if index in self._asked_after:
                 states.append(x_BTD)
         for row, state in zip(rows, torch.stack(states, dim=1), strict=True):
             self._open[row].append(state)
@@ -198,9 +204,11 @@ class CachedDecoding:
     def _ask(self, states: Tensor, own_T: np.ndarray, num_patches: int) -> Tensor:
         """Encoded patches `[1, P, Q * D]` of bytes that lie end to end, `[layers, T, D]`."""
         own_1T = torch.from_numpy(own_T)[None].to(self._device)
-        patches = None
-        for index, state in zip(self._asked, states, strict=True):
-            patches = self._model.encoder.ask(patches, state[None], index, own_1T, num_patches)
+        patches: Tensor | None = None
+        for asking, state in zip(self._asked_after.values(), states, strict=True):
+            if patches is None:
+                patches = self._model.encoder.queries(state[None], own_1T, num_patches)
+            patches = asking(patches, state[None], lambda q, k, v: attend_over_bytes(q, k, v, own_1T))
         assert patches is not None
         return patches.flatten(2)
 
@@ -208,22 +216,16 @@ class CachedDecoding:
         """Let the latent transformer read new patches; returns what the decoder's layers see of them, `[R, P, Q, H, K]` each."""
         latent, decoder = self._model.latent, self._model.decoder
         new = self._latent_cache.extend(rows, patches_RPE.shape[1])
-        x_RPL = through(latent.layers, latent.patch_proj(patches_RPE), new)
+        x_RPL = self._latent_blocks(latent.patch_proj(patches_RPE), new)
         patches_RPQD = decoder.patch_proj(x_RPL).unflatten(-1, (decoder.queries_per_patch, -1))
-        return [_cross_attention(each).keys_values(patches_RPQD) for each in decoder.cross_attentions]
+        return [asking.keys_values(patches_RPQD) for asking in self._asking]
 
     def _decode(self, x_BTD: Tensor, tokens: NewTokens, seen: list[tuple[Tensor, Tensor]], seen_BT: Tensor) -> Tensor:
         """Logits of what stands after the last token, `[B, V]`; `seen_BT` says which of the patches each token knows."""
-        decoder = self._model.decoder
-        for index, (cross_attention, layer) in enumerate(zip(decoder.cross_attentions, decoder.layers, strict=True)):
-            x_BTD = _cross_attention(cross_attention).ask(x_BTD, *seen[index], lambda q, k, v: attend_over_queries(q, k, v, seen_BT))
-            x_BTD = through_one(layer, index, x_BTD, tokens)
-        return self._model.head(decoder.norm(x_BTD[:, -1])).float().cpu()
-
-
-def _cross_attention(module: nn.Module) -> CrossAttention:
-    assert isinstance(module, CrossAttention)
-    return module
+        for index, asking in enumerate(self._asking):
+            x_BTD = asking.ask(x_BTD, *seen[index], lambda q, k, v: attend_over_queries(q, k, v, seen_BT))
+            x_BTD = self._decoder_blocks.one(index, x_BTD, tokens)
+        return self._head(x_BTD[:, -1]).float().cpu()
 
 
 def _end_to_end(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], dim: int = 1) -> tuple[Tensor, Tensor]:

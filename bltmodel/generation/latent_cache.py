@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bltdata.nn import Look, rotate, rotations
+from bltdata.nn import rotate, rotations
 from bltmodel.generation.buffers import Buffers
+from bltmodel.generation.layers import Look
 
 FIRST_PATCHES = 64
 """Patches that a cache has room for at first; the room doubles, so that a patch is copied less than twice on average."""

@@ -14,7 +14,7 @@ from bltdata.entropy import EntropyModel
 from bltdata.entropy.scoring import NEWLINE_ID, chunk_tokens, entropy_and_nll
 from bltdata.shards import round_entropies
 from bltdata.vocab import encode
-from bltmodel.generation.layers import NewTokens, through
+from bltmodel.generation.layers import Blocks, NewTokens, Product
 from bltmodel.generation.settings import GenerationSettings
 from bltmodel.generation.window_cache import WindowCache
 
@@ -99,6 +99,8 @@ class GrowingEntropies:
         self._model = model.eval()
         self._device = next(model.parameters()).device
         self._reset_at_newline = reset_at_newline
+        self._blocks = Blocks(model.layers, torch.float32)
+        self._head = Product([model.head], model.norm)
         config = model.config
         self._cache = WindowCache(
             num_layers=config.num_layers,
@@ -135,7 +137,6 @@ class GrowingEntropies:
     @torch.inference_mode()
     def _run(self, tokens: NewTokens, ids_BT: np.ndarray) -> np.ndarray:
         ids = torch.from_numpy(ids_BT).to(self._device)
-        x_BTD = through(self._model.layers, self._model.embedding(ids), tokens)
-        logits_NV = self._model.head(self._model.norm(x_BTD)).flatten(0, 1)
+        logits_NV = self._head(self._blocks(self._model.embedding(ids), tokens)).flatten(0, 1)
         entropy, _ = entropy_and_nll(logits_NV, ids.flatten())
         return entropy.cpu().numpy().reshape(ids_BT.shape)

@@ -50,8 +50,8 @@ class GenerationSettings:
     """Type of the BLT's matrix products; the entropy model's are float32."""
 
     use_cache: bool = True
-    """Whether the BLT remembers what it has computed. Without, it reads the whole document at every step, which takes little memory and
-    is plainly right."""
+    """Whether the BLT remembers what it has computed, with a copy of its weights (not the tables') that suits single bytes. Without, it
+    reads the whole document at every step, which takes little memory and is plainly right."""
 
     def __post_init__(self) -> None:
         if self.max_new_bytes < 0:

@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bltdata.nn import Look, attend, banded_mask, rotate, rotations
+from bltdata.nn import attend, banded_mask, rotate, rotations
 from bltmodel.generation.buffers import Buffers
+from bltmodel.generation.layers import Look
 
 FIRST_SLOTS = 64
 """Slots that a cache begins with; they double as they are filled, up to the window."""
+
+ROTATIONS_AHEAD = 64
+"""Positions whose rotations are worked out together."""
 
 
 class WindowCache:
@@ -47,6 +51,9 @@ class WindowCache:
         self._begins = [self._position - length for length in lengths]
         """Position of each row's first token, or of the one that it was restarted at."""
         self._device = device
+        self._ahead_from = 0
+        self._ahead = self.rotations(0, 0)
+        """Rotations of the positions from that one on."""
         self.buffers = Buffers(num_layers, len(lengths), 0)
         self._reserve(self._position)
 
@@ -67,7 +74,11 @@ class WindowCache:
     def step(self) -> "Step":
         """The next token of each row."""
         self._reserve(self._position + 1)
-        step = Step(self, self._position)
+        if self._position >= self._ahead_from + len(self._ahead):
+            # Many at once cost as much as one.
+            self._ahead_from, self._ahead = self._position, self.rotations(self._position, ROTATIONS_AHEAD)
+        rope = self._ahead[self._position - self._ahead_from][None]
+        step = Step(self, self._position, rope)
         self._position += 1
         return step
 
@@ -76,7 +87,7 @@ class WindowCache:
         self._begins = [self._begins[row] for row in rows.tolist()]
         self.buffers.select(rows)
 
-    def rotations(self, first: int, num_tokens: int = 1) -> Tensor:
+    def rotations(self, first: int, num_tokens: int) -> Tensor:
         """Rotations of `num_tokens` positions."""
         return rotations(torch.arange(first, first + num_tokens, device=self._device), self._head_dim, self._rope_theta)
 
@@ -116,10 +127,10 @@ class WindowCache:
 class Step:
     """One token of each row, going through the layers."""
 
-    def __init__(self, cache: WindowCache, position: int) -> None:
+    def __init__(self, cache: WindowCache, position: int, rope: Tensor) -> None:
         self._cache = cache
         self._slot, self._num_shown = cache.slot(position), cache.num_shown(position)
-        self._rope = cache.rotations(position)
+        self._rope = rope
         self._visible = cache.visible_at(position)
 
     def look(self, layer: int) -> Look:

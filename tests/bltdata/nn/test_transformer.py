@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bltdata.nn import KeysValues, TransformerBlock, attend, banded_mask, dense_mask, rotary_table, rotate
+from bltdata.nn import KeysValues, TransformerBlock, banded_mask, dense_mask, rotary_table
 from bltdata.nn.transformer import FeedForward
 
 DIM, HEADS, WINDOW = 16, 2, 6
@@ -57,12 +57,6 @@ def test_of_the_past_the_window_is_enough(block, split):
     rope = rotary_table(WINDOW + rest, DIM // HEADS, 1e4)
     second, _ = block(x[:, split:], rope, banded_mask(zeros(rest), WINDOW, WINDOW), past)
     torch.testing.assert_close(second, whole[:, split:], atol=1e-5, rtol=0)
-
-
-def test_attention_that_is_the_callers_gives_the_same(block):
-    x, rope, mask = torch.randn(1, 20, DIM), rotary_table(20, DIM // HEADS, 1e4), banded_mask(zeros(20), WINDOW)
-    found = block.attending(x, lambda q, k, v: attend(rotate(q, rope), rotate(k, rope), v, mask))
-    torch.testing.assert_close(found, block(x, rope, mask)[0])
 
 
 def test_there_are_no_biases(block):
