@@ -7,9 +7,9 @@ patches, calibrated to a mean patch length of 4.5 on the text. One document at a
 Two questions, for each number of new bytes after `--prompt-bytes` bytes:
 
     greedy   what each chooses itself: its `generate`, from prompt to last byte
-    forced   the bytes of a real text (documentation that Python ships, or --text): each step predicts, then is told what comes.
-             A step without a cache costs what its context is long, whatever came before; so of these only every --sample-every'th
-             is computed and timed.
+    forced   the bytes of a real text (documentation that Python ships, or --text): each step is told what comes, then predicts.
+             So this is what a byte costs where it stands: caches have read the prompt before the clock starts, and of the steps
+             without a cache, which read everything whatever came before, only every --sample-every'th is computed and timed.
 
 All take turns, `--repeats` times, after a round that isn't timed. First they are compared: logits at every position of both texts must be
 equal to 1e-4, and the bytes of the greedy texts up to where the two most probable are closer to each other than that.
@@ -20,6 +20,7 @@ Weights are random unless --model and --entropy-model are given. The patches of 
 """
 
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -116,12 +117,14 @@ def their_text(models: Models, prompt: bytes, new_bytes: int) -> bytes:
     return bytes((ids[0, 1 + len(prompt) :] - BYTE_OFFSET).tolist())
 
 
-def steps(models: Models, prompt: bytes, new: bytes) -> Iterator[Tensor]:
-    """What we predict after the prompt and after each new byte but the last, with caches."""
-    settings = models.settings(len(new), use_cache=True)
-    decoding = CachedDecoding(models.blt, [prompt], PatchesOfRule([prompt], settings))
-    yield decoding.logits_BV[0]
-    for value in new[:-1]:
+def after_prompt(models: Models, prompt: bytes) -> CachedDecoding:
+    """Caches that have read the prompt."""
+    return CachedDecoding(models.blt, [prompt], PatchesOfRule([prompt], models.settings(1, use_cache=True)))
+
+
+def steps(decoding: CachedDecoding, new: bytes) -> Iterator[Tensor]:
+    """What we predict after each of these bytes, with caches."""
+    for value in new:
         decoding.append([value])
         yield decoding.logits_BV[0]
 
@@ -131,7 +134,8 @@ def check(models: Models, prompt: bytes, new: bytes, sample_every: int) -> float
     text = prompt + new
     plain = models.blt.logits(text, models.lengths(text))
     largest = 0.0
-    for step, cached in enumerate(steps(models, prompt, new)):
+    decoding = after_prompt(models, prompt)
+    for step, cached in enumerate(itertools.chain([decoding.logits_BV[0]], steps(decoding, new[:-1]))):
         position = len(prompt) + step
         others = [plain[position]]
         if step % sample_every == 0:
@@ -162,9 +166,10 @@ def greedy(models: Models, prompt: bytes, new_bytes: int) -> dict[str, Callable[
     }
 
 
-def forced(models: Models, prompt: bytes, new: bytes, sample_every: int) -> dict[str, Callable[[], object]]:
-    """Contestants that are told what comes; those without a cache take a sample of the steps."""
+def forced(models: Models, prompt: bytes, new: bytes, sample_every: int, rounds: int) -> dict[str, Callable[[], object]]:
+    """Contestants that are told what comes, for so many rounds; those without a cache take a sample of the steps."""
     lengths = [models.lengths((prompt + new)[: len(prompt) + step]) for step in range(0, len(new), sample_every)]
+    decodings = [after_prompt(models, prompt) for _ in range(rounds)]
 
     def uncached() -> None:
         # Entropies are carried along in this mode too; they are left out here, in its favour.
@@ -175,7 +180,7 @@ def forced(models: Models, prompt: bytes, new: bytes, sample_every: int) -> dict
         for step in range(0, len(new), sample_every):
             their_logits(models, (prompt + new)[: len(prompt) + step])
 
-    return {"cached": lambda: list(steps(models, prompt, new)), "uncached": uncached, "transformers": theirs}
+    return {"cached": lambda: list(steps(decodings.pop(), new)), "uncached": uncached, "transformers": theirs}
 
 
 def rates(contestants: dict[str, Callable[[], object]], computed: dict[str, int], repeats: int) -> dict[str, Any]:
@@ -201,7 +206,7 @@ def measure(models: Models, text: bytes, prompt_bytes: int, new_bytes: int, repe
     cases = []
     for question, new in (("greedy", own), ("forced", real)):
         every = sample_every if question == "forced" else 1
-        contestants = greedy(models, prompt, new_bytes) if question == "greedy" else forced(models, prompt, real, every)
+        contestants = greedy(models, prompt, new_bytes) if question == "greedy" else forced(models, prompt, real, every, repeats + 1)
         sampled = len(range(0, new_bytes, every))
         case = {
             "question": question,
