@@ -66,7 +66,7 @@ class Blocks:
     """
 
     def __init__(self, blocks: Iterable[nn.Module], precision: torch.dtype) -> None:
-        self._blocks = [_Block(block, precision) for block in blocks if isinstance(block, TransformerBlock)]
+        self._blocks = [_Block(block, precision) for block in blocks]
 
     def __call__(self, x_BTD: Tensor, tokens: NewTokens) -> Tensor:
         """States `[B, T, D]` of new tokens after all blocks."""
@@ -83,7 +83,8 @@ class Blocks:
 
 
 class _Block:
-    def __init__(self, block: TransformerBlock, precision: torch.dtype) -> None:
+    def __init__(self, block: nn.Module, precision: torch.dtype) -> None:
+        assert isinstance(block, TransformerBlock)
         attention, ffn = block.attention, block.ffn
         self._num_heads = attention.num_heads
         self._qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], block.attention_norm, precision)
