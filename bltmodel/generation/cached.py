@@ -35,7 +35,7 @@ class CachedDecoding:
     """Remembers keys and values, and the bytes of the patches that aren't complete.
 
     Args:
-        model: is put into eval mode.
+        model: is put into eval mode. Most of its weights are copied, so it must not be trained in the meantime.
         prompts: the documents. Each is read by itself, so that what stands beside it changes nothing.
         patches: where their patches start.
         precision: type of matrix products.

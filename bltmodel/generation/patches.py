@@ -87,7 +87,7 @@ class GrowingEntropies:
     """The entropy model's uncertainty about what stands next, with its keys and values of the last window kept.
 
     Args:
-        model: is put into eval mode.
+        model: is put into eval mode. Its weights are copied, so it must not be trained in the meantime.
         prompts: the documents.
         reset_at_newline: start the context afresh at each newline byte.
     """
