@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bltdata.errors import PatchingError
+from bltdata.nn import moved
 from bltdata.vocab import BOE_ID, encode
 
 
@@ -52,9 +53,34 @@ class PackedBatch(NamedTuple):
         rows = (ids[:-1], ids[1:], np.zeros(len(ids) - 1, dtype=np.int64), token_starts, starts)
         return cls(*(torch.from_numpy(row)[None] for row in rows))
 
-    def to(self, device: torch.device | str) -> Self:
-        """The batch on another device."""
-        return type(self)(*(tensor.to(device, non_blocking=True) for tensor in self))
+    @property
+    def num_patches(self) -> int:
+        """Patches of the fullest row, that of its padding among them."""
+        return int(own_patches(self)[:, -1].max()) + 1
+
+    def to(self, device: torch.device | str) -> "PackedBatch":
+        """The batch on another device. One that leaves the CPU is counted before: to ask a GPU is to wait for all that is queued there."""
+        device = torch.device(device)
+        if self.ids_BT.device.type != "cpu" or device.type == "cpu":
+            return type(self)(*moved(self, device))
+        counted = CountedBatch(*moved(self, device))
+        counted.counted_patches = self.num_patches
+        return counted
+
+
+class CountedBatch(PackedBatch):
+    """A batch whose patches have been counted.
+
+    Attributes:
+        counted_patches: those of the fullest row; None where that isn't known any more, as after `_replace`.
+    """
+
+    counted_patches: int | None = None
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of the fullest row, that of its padding among them."""
+        return super().num_patches if self.counted_patches is None else self.counted_patches
 
 
 class PatchLayout(NamedTuple):
@@ -89,7 +115,7 @@ def patch_layout(batch: PackedBatch, num_patches: int | None = None) -> PatchLay
     """
     own_BT = own_patches(batch)
     if num_patches is None:
-        num_patches = int(own_BT[:, -1].max()) + 1
+        num_patches = batch.num_patches
     else:
         # Asynchronous on a GPU: asking for the number would wait for all that is queued there.
         torch._assert_async((own_BT[:, -1] < num_patches).all(), f"a row has more than {num_patches} patches")

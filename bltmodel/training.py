@@ -32,7 +32,7 @@ from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
 from bltmodel.data import ShardStore, collate
-from bltmodel.masks import PackedBatch, own_patches
+from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
 from bltmodel.patch_budget import BudgetedRows, patches_a_row
 from bltmodel.rows import RowStream
@@ -62,10 +62,12 @@ class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
 
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
-        budget = self.patches_per_row
-        # Rows of very short documents, and those that a model is judged on, may have more.
-        num_patches = None if budget is None else max(budget, int(own_patches(batch)[:, -1].max()) + 1)
-        return self.model(batch, num_patches), batch.targets_BT
+        # Rows of very short documents, and those that a model is judged on, may have more than the budget.
+        return self.model(batch, max(self.patches_per_row or 0, batch.num_patches)), batch.targets_BT
+
+    def to_device(self, batch: PackedBatch) -> PackedBatch:
+        """The batch where the model stands, its patches counted."""
+        return batch.to(self.device)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from bltdata.nn.attention import AttentionMask, attend, banded_mask, dense_mask
 from bltdata.nn.initialisation import initialise_linear, truncated_normal_
-from bltdata.nn.machine import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
+from bltdata.nn.machine import autocast, moved, one_thread, prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.norm import RMSNorm
 from bltdata.nn.rope import rotary_table, rotate, rotations
 from bltdata.nn.transformer import KeysValues, TransformerBlock
@@ -17,6 +17,7 @@ __all__ = [
     "banded_mask",
     "dense_mask",
     "initialise_linear",
+    "moved",
     "one_thread",
     "prepare_allocator",
     "resolve_device",

@@ -4,10 +4,11 @@ import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from bltdata.errors import ConfigError
 
@@ -52,6 +53,14 @@ def autocast(device: torch.device, dtype: torch.dtype, *, keeps_casts: bool = Tr
         keeps_casts: keep what weights were cast to until the end of the block, and not cast them each time that they are used.
     """
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=keeps_casts)
+
+
+def moved(tensors: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Tensors on a device, one by one; copied to a GPU while it still computes what is queued there."""
+    for tensor in tensors:
+        # Only from pinned memory does the copy run beside.
+        pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+        yield pinned.to(device, non_blocking=True)
 
 
 @contextlib.contextmanager

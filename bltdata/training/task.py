@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
 
+from bltdata.nn import moved
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import Share, TrainingConfig
 from bltdata.training.interface import Step
@@ -83,6 +84,10 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
     def predict(self, batch: BatchT) -> tuple[Tensor, Tensor]:
         """Logits `[B, T, 260]` and targets `[B, T]` of a batch."""
 
+    def to_device(self, batch: BatchT) -> BatchT:
+        """The batch where the model stands."""
+        return type(batch)(*moved(batch, self.device))
+
     def save_best(self, metrics: dict[str, Any]) -> None:
         """Write the model to the run's folder: it is the best so far."""
         self.model.save(self._folder, {**self._extra, "validation": metrics})
@@ -103,7 +108,7 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         """
         if not isinstance(self._train, Packer):
             for step in self._train.steps(cursor, self._batch_rows, share, self._world.rank):
-                yield Step(map(self._to_device, step.batches), step.num_bytes, step.cursor, step.counted)
+                yield Step(map(self.to_device, step.batches), step.num_bytes, step.cursor, step.counted)
             return
         rows = self._train.endless_rows(Cursor(*cursor))
         begin = self._world.rank * share.num_rows
@@ -136,15 +141,9 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         # Where a model is shared out, all go through it as often as the first process, which has the most rows.
         most = -(-num_rows // size)
         for _ in range(-(-most // rows_at_once) - num_batches):
-            self.predict(self._to_device(self.collate(first)))
+            self.predict(self.to_device(self.collate(first)))
         return sums
 
     def _batches(self, rows: Iterator[PackedRow[StoreT]], rows_at_once: int) -> Iterator[BatchT]:
         while taken := list(itertools.islice(rows, rows_at_once)):
-            yield self._to_device(self.collate(taken))
-
-    def _to_device(self, batch: BatchT) -> BatchT:
-        if self.device.type != "cuda":
-            return batch
-        # From pinned memory the copy runs beside what the GPU still computes.
-        return type(batch)(*(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in batch))
+            yield self.to_device(self.collate(taken))

@@ -1,0 +1,77 @@
+"""What a step on a GPU must not do: wait, or mix devices.
+
+No GPU is needed to see it: the device `meta` takes the ways of a GPU, has shapes but no values to wait for, and takes no tensor from
+elsewhere.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bltdata.entropy import EntropyModel, EntropyModelConfig
+from bltdata.nn.loss import negative_log_likelihood_sum
+from bltdata.training.config import TrainingConfig
+from bltdata.training.packing import Packer, in_order
+from bltdata.training.world import World
+from bltmodel.data import ShardStore
+from bltmodel.masks import PackedBatch
+from bltmodel.model import BLT
+from bltmodel.training import BLTTask
+from tests.bltmodel.documents import pack, random_document, tiny_config
+
+
+@pytest.fixture(autouse=True)
+def without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch has no autocast on `meta`, and doesn't say so but fails."""
+    asked = torch.is_autocast_enabled
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device != "meta" and asked(device))
+
+
+@pytest.fixture
+def batch() -> PackedBatch:
+    rng = np.random.default_rng(0)
+    return pack([[random_document(rng, 20), random_document(rng, 10)], [random_document(rng, 30)]], num_tokens=40)
+
+
+def task(tmp_path: Path, budget: int | None) -> BLTTask:
+    with torch.device("meta"):
+        model = BLT(tiny_config())
+    store = ShardStore.__new__(ShardStore)
+    store.lengths = np.array([1])
+    rows = Packer(store, in_order(np.array([0])), 40)
+    task = BLTTask(model, rows, rows, TrainingConfig(), tmp_path, {}, World())
+    task.patches_per_row = budget
+    return task
+
+
+@pytest.mark.parametrize("budget", [None, 3, 35])
+def test_a_training_step_of_a_blt(tmp_path: Path, batch: PackedBatch, budget: int | None):
+    blt = task(tmp_path, budget)
+
+    blt.loss(blt.to_device(batch)).backward()
+
+    assert all(parameter.grad.is_meta for parameter in blt.model.parameters())
+
+
+def test_of_a_batch_that_was_not_counted_it_would(batch: PackedBatch):
+    """The test above can fail."""
+    with torch.device("meta"):
+        model = BLT(tiny_config())
+    with pytest.raises(RuntimeError, match="meta"):
+        model(PackedBatch(*(tensor.to("meta") for tensor in batch)))
+
+
+def test_a_training_step_and_a_chunk_of_an_entropy_model(batch: PackedBatch):
+    config = EntropyModelConfig(dim=16, num_layers=2, num_heads=2, ffn_dim=24, window=8)
+    with torch.device("meta"):
+        model = EntropyModel(config)
+    ids, targets, visible_from = (tensor.to("meta") for tensor in batch[:3])
+
+    negative_log_likelihood_sum(model(ids, visible_from), targets).backward()
+    with torch.no_grad():
+        _, past = model.forward_chunk(ids, visible_from, None)
+        logits, _ = model.forward_chunk(ids, visible_from, past)
+
+    assert logits.is_meta
