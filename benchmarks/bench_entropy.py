@@ -32,7 +32,6 @@ from bltdata.nn import prepare_allocator
 from bltdata.usage import peak_memory_bytes
 
 CASES = "c4", "enwik8", "mix", "short"
-STYLES = "plain", "padded"
 MEGABYTES = {"tiny": 0.2, "small": 0.1, "reference-256x4": 0.1, "medium": 0.03, "base": 0.02}
 """Of the documents, where nothing else is asked for: the slowest of the peers take minutes."""
 

@@ -184,16 +184,15 @@ def strength(entropy_nats: float | None) -> float:
 # ------------------------------------------------------------------------------------------------------------- as text
 
 
-def marked_text(patches: "Patches", width: int | None = None, num_shown: int | None = None, mark: str | None = None) -> str:
+def marked_text(patches: "Patches", width: int | None = None, num_shown: int | None = None) -> str:
     """The document without colours, a mark between each two patches.
 
     Args:
         patches: a document cut into patches.
         width: cells of a line, after which it is wrapped; None for never. A character or escape is never split.
         num_shown: leave out all that starts at this byte or later.
-        mark: what stands between patches; by default `mark_for`.
     """
-    mark = mark or mark_for(patches.data)
+    mark = mark_for(patches.data)
 
     def pieces() -> Iterator[tuple[str, str]]:
         for segment in segments(patches, num_shown):

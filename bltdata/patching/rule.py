@@ -111,11 +111,6 @@ class PatchRule(RuleSettings):
         """Whether the rule can be used: an `entropy` rule needs a threshold."""
         return self.scheme != "entropy" or self.threshold is not None or self.relative_threshold is not None
 
-    @property
-    def can_be_calibrated(self) -> bool:
-        """Whether the rule has a threshold to calibrate: `entropy` rules do, and `quantile` finds its own."""
-        return self.scheme == "entropy"
-
     def lengths(self, data: Any, entropy_nats: Any = None, *, document: str = "the document") -> np.ndarray:
         """Patch lengths of a document of n bytes.
 

@@ -16,7 +16,7 @@ far. `bpe` needs the whole document: a tokenizer looks ahead.
 | global | `entropy` with `threshold` | `global_flags` |
 | relative | `entropy` with `relative_threshold` | `relative_flags` |
 | global + relative | `entropy` with both | `global_and_relative_flags` |
-| fixed | `fixed` with `stride` | `fixed_flags` |
+| fixed | `fixed` with `stride` | none: a patch that is full ends, see `longest_patch` |
 | space | `space` | `space_flags` |
 | space between characters | `space` with `characters` | `ascii_space_flags` |
 | byte | `byte` | `byte_flags` |
@@ -140,20 +140,6 @@ def global_and_relative_flags(entropy_nats: np.ndarray, threshold: float, relati
     return flags
 
 
-def fixed_flags(count: int, stride: int) -> np.ndarray:
-    """Fixed stride: a patch starts at every multiple of `stride`, counted from the start of the document.
-
-    Deviation from the reference (`static`): it strides over BOS as over a byte, so its first patch has a byte less.
-    Source: arXiv:2412.09871, section 2.1 (strided patching).
-
-    >>> fixed_flags(7, 3).tolist()
-    [True, False, False, True, False, False, True]
-    """
-    flags = np.zeros(count, dtype=bool)
-    flags[::stride] = True
-    return flags
-
-
 def byte_flags(count: int) -> np.ndarray:
     """Every byte a patch. Source: arXiv:2412.09871, section 2; the BLT is a plain byte model then.
 
@@ -230,6 +216,11 @@ def _entropy(positions: Positions, rule: RuleSettings) -> np.ndarray:
 
 
 def _fixed(positions: Positions, rule: RuleSettings) -> np.ndarray:
+    """Fixed stride: a patch starts at every multiple of `stride`, counted from the start of the document.
+
+    Deviation from the reference (`static`): it strides over BOS as over a byte, so its first patch has a byte less.
+    Source: arXiv:2412.09871, section 2.1 (strided patching).
+    """
     # A patch of `stride` bytes is full, and that alone starts the next: see `longest_patch`.
     return np.zeros(positions.count, dtype=bool)
 

@@ -12,7 +12,8 @@ class RuleSettings:
     """The fields of `PatchRule`, which checks them and says what they do together; apart, so that the rules can stand below it."""
 
     scheme: Literal["entropy", "fixed", "space", "byte", "quantile", "bpe"] = "entropy"
-    """The rule's name in the registry."""
+    """Where patches start: `entropy` where the next byte is hard to predict; `quantile` likewise, at a threshold that adapts along each
+    document; `fixed` every `stride` bytes; `space` after each word; `byte` everywhere; `bpe` where a tokenizer's tokens do."""
     threshold: float | None = None
     """Global threshold in nats, from 0 to ln 260; compared as float32, strictly. Of `quantile`: where each document begins."""
     relative_threshold: float | None = None
@@ -22,9 +23,9 @@ class RuleSettings:
     min_length: int = 1
     """No patch is shorter, unless a newline that resets or the end of the document cuts it."""
     max_length: int | None = None
-    """No patch is longer; None for no limit."""
+    """No patch is longer; none for no limit."""
     reset_at_newline: bool = False
-    """Treat each line as a document: the byte after a newline always starts a patch."""
+    """Of `entropy`: treat each line as a document: the byte after a newline always starts a patch."""
     characters: bool = field(default=False, metadata=ADDED_LATER)
     """Of `space`: never cut inside a UTF-8 character; only ASCII separates words then."""
     target_length: float | None = field(default=None, metadata=ADDED_LATER)

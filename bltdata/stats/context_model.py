@@ -8,7 +8,6 @@ Source: the blend of orders is method C of Witten and Bell, "The zero-frequency 
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,14 +48,6 @@ class ContextModel:
         """Bits of all documents so far and of their ends, by a model of order 0, 1 and 2."""
         none, first, second = (self._nats / math.log(2)).tolist()
         return none, first, second
-
-
-def context_bits(documents: Iterable[bytes]) -> tuple[float, float, float]:
-    """Bits that models of order 0, 1 and 2 need for documents, in this order."""
-    model = ContextModel()
-    for document in documents:
-        model.add(document)
-    return model.bits
 
 
 @njit(cache=True, nogil=True)

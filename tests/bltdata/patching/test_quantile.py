@@ -79,7 +79,6 @@ def test_a_target_that_a_limit_forbids_ends_at_the_limit() -> None:
 def test_it_needs_no_calibration() -> None:
     rule = PatchRule(scheme="quantile", target_length=4.5)
     assert rule.is_calibrated
-    assert not rule.can_be_calibrated
     with pytest.raises(PatchingError, match="'quantile' has no threshold to calibrate"):
         calibrate([(b"abc", [1.0] * 4)], rule, 4.5)
     with pytest.raises(PatchingError, match="position 1 of the document is nan"):

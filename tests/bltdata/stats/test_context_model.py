@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bltdata.stats.context_model import ContextModel, context_bits
+from bltdata.stats.context_model import ContextModel
+from tests.bltdata.stats.contexts import context_bits
 
 
 def slow_bits(documents: list[bytes]) -> list[float]:

@@ -9,8 +9,8 @@ from bltdata.compressors import CompressedSizes
 from bltdata.errors import ConfigError
 from bltdata.shards import open_shards
 from bltdata.stats import take_sample
-from bltdata.stats.context_model import context_bits
 from tests.bltdata import damage
+from tests.bltdata.stats.contexts import context_bits
 
 Rows = list[dict[str, Any]]
 
