@@ -34,7 +34,8 @@ class SamplingConfig:
     """How many of the last bytes, of the prompt too, have come lately."""
 
     adaptive_temperature: Literal["off", "entropy-model", "blt"] = "off"
-    """Whose entropy at a position scales the temperature there, from adaptive_low where it is 0 to adaptive_high where it is ln 260."""
+    """Whose entropy at a position scales the temperature there, from --adaptive-low where it is 0 to --adaptive-high where it
+    is ln 260."""
 
     adaptive_low: float = 0.5
     """Of the adaptive temperature: its factor where nothing is uncertain."""

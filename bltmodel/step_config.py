@@ -19,7 +19,7 @@ class StepConfig:
 
     sharding: Literal["none", "full"] = "none"
     """With `full` each of the processes that torchrun starts keeps its part of every weight, gradient and optimiser state, and gathers a
-    layer's weights when they are needed (FSDP2): less memory, more messages. N-gram tables stay whole in each, but for table_optimiser
+    layer's weights when they are needed (FSDP2): less memory, more messages. N-gram tables stay whole in each, unless --table-optimiser is
     adamw. States are written in parts, to a disk that all share; a run may go on with any number of processes, with sharding or without."""
 
     def __post_init__(self) -> None:

@@ -71,6 +71,12 @@ def test_help_and_version_are_instant(program, arguments):
 
 
 @pytest.mark.parametrize(("program", "name"), COMMANDS)
+def test_help_speaks_the_language_of_options(program, name):
+    # An option takes `none`, and TOML has no value of that name: `None` is Python's.
+    assert not re.search(r"\bNone\b", help_of(program, name))
+
+
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
 def test_help_of_a_command_is_instant(program, name):
     code = f"from {program}.cli import main; main([{name!r}, '--help'], standalone_mode=False)"
     assert imported_by(code).isdisjoint(set(HEAVY) - {"numba"})

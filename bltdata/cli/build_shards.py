@@ -15,6 +15,9 @@ from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath
 
+SECTIONS = ("corpus", "rule", "build")
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -63,7 +66,7 @@ from bltdata.remote import AnyPath
 @click.option("--shard-count", type=int, help="How many jobs the array has; each makes every so-many-th shard.")
 @click.option("--plan-only", is_flag=True, help="Write plan.json and no shard: what is to be done, and the calibrated threshold.")
 @out_option("Folder, or an address such as s3://bucket/shards, that gets the shards and, last, manifest.json.", kind=DATASET_PATH)
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def build_shards(
@@ -87,7 +90,7 @@ def build_shards(
     Each document is scored by the entropy model, and a patch starts where its next byte is hard to predict. Run the same command
     again to go on after a stop: finished shards are kept. The jobs of an array share a folder and need not talk to each other.
     """
-    sections = read_sections(config_file, ["corpus", "rule", "build"])
+    sections = read_sections(config_file, SECTIONS)
     corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
 

@@ -20,6 +20,9 @@ _NEAR = 0.005
 _MOST_SOURCES = 6
 """Sources that have a column of their own in the table of the curve; JSON has them all."""
 
+SECTIONS = ("rule",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -34,7 +37,7 @@ _MOST_SOURCES = 6
 @click.option("--by", type=click.Choice(["source"]), help="Find a threshold for each source as well.")
 @click.option("--validation-shards", type=DATASET_PATH, metavar="FOLDER", help="Documents to try the thresholds on.")
 @options_from(RuleSettings, prefix="rule")
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def calibrate(
@@ -52,7 +55,7 @@ def calibrate(
     Nothing is written: see repatch. A rule of one threshold takes one pass over the shards; one with lengths, resets or a second
     threshold some ten. --relative-threshold alone is what is calibrated, beside --threshold it stays and --threshold is calibrated.
     """
-    sections = read_sections(config_file, ["rule"])
+    sections = read_sections(config_file, SECTIONS)
 
     from bltdata.patching import PatchRule
     from bltdata.patching.calibration import check_target

@@ -17,6 +17,9 @@ from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath, RemotePath
 
+SECTIONS = ("to_arrow", "from_arrow", "rule")
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -40,7 +43,7 @@ from bltdata.remote import AnyPath, RemotePath
     "last, manifest.json.",
     kind=DATASET_PATH,
 )
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def convert(
@@ -58,7 +61,7 @@ def convert(
     With --shards the files are laid out as its trainer looks for them. With --arrow, documents and entropies are kept and cut by a patch
     rule. Run the same command again to go on after a stop: finished files are kept.
     """
-    sections = read_sections(config_file, ["to_arrow", "from_arrow", "rule"])
+    sections = read_sections(config_file, SECTIONS)
     if (shards is None) == (not arrow):
         raise ConfigError("Give either --shards, a folder of shards to convert, or --arrow, files to make shards of.")
     with contextlib.ExitStack() as bars:

@@ -15,6 +15,9 @@ from bltdata.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
+SECTIONS = ("corpus",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--reset-scoring-at-newline", "reset_at_newline", is_flag=True, help="Score each line as if nothing stood before it.")
 @click.option("--plot", type=ANY_PATH, metavar="FILE", help="Draw negative log-likelihoods against entropies there, as PNG.")
 @device_option
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def evaluate_entropy_model(
@@ -54,12 +57,12 @@ def evaluate_entropy_model(
 ) -> None:
     """Measure an entropy model's bits per byte, and whether its entropies can be believed.
 
-    Bits per byte are those of every byte and of every document's end, divided by the raw bytes, with the range that 95 % of drawings of
-    other documents of the kind fall into, and beside them what compressors need that get the documents of a source as one file.
+    Bits per byte are those of every byte and of every document's end, divided by the raw bytes, with a 95 % interval over
+    resampled documents, beside what compressors need, which get all documents of a source as one file.
     Entropies can be believed where bytes cost what the model expects: the second table sets the mean negative log-likelihood against
     the mean entropy, by entropy.
     """
-    sections = read_sections(config_file, ["corpus"])
+    sections = read_sections(config_file, SECTIONS)
     corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
     if plot is not None and plot.is_dir():
         raise ConfigError(f"{plot} is a folder; give a file to draw the plot to.")
@@ -104,7 +107,7 @@ def _sources(report: dict[str, Any]) -> "Table":
     table = Table(box=box.SIMPLE, title="Bits per raw byte, and means by position in nats", title_justify="left")
     compressors = list(report["overall"]["compressors_bits_per_byte"])
     table.add_column("source", overflow="fold")
-    for column in ("documents", "bytes", "model", "95 % of drawings", *compressors, "entropy", "likelihood", "gap"):
+    for column in ("documents", "bytes", "model", "95 % interval", *compressors, "entropy", "likelihood", "gap"):
         table.add_column(column, justify="right")
     for name, figures in [*report["sources"].items(), ("all", report["overall"])]:
         interval, reliability = figures["bits_per_byte_interval"], figures["reliability"]

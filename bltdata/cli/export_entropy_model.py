@@ -10,7 +10,7 @@ from bltdata.cli.progress import say
 
 @command(example="bltdata export-entropy-model runs/entropy-model --out runs/patcher")
 @click.argument("model_folder", metavar="MODEL", type=ANY_PATH)
-@out_option("Folder that gets the checkpoint; it must not exist or be empty.")
+@out_option("New or empty folder that gets the checkpoint.")
 @json_option
 def export_entropy_model(model_folder: Path, out: Path, as_json: bool) -> None:
     """Write an entropy model as a checkpoint that transformers opens.

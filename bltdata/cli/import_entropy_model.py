@@ -16,7 +16,7 @@ from bltdata.cli.progress import say
 )
 @click.argument("checkpoint", metavar="CHECKPOINT", type=ANY_PATH)
 @click.option("--window", type=click.IntRange(min=1), help="Bytes that a prediction sees, BOS among them.  [default: as in the checkpoint]")
-@out_option("Folder that gets the entropy model; it must not exist or be empty.")
+@out_option("New or empty folder that gets the entropy model.")
 @json_option
 def import_entropy_model(checkpoint: Path, window: int | None, out: Path, as_json: bool) -> None:
     """Take the entropy model out of a transformers checkpoint of a BLT or of its patcher.

@@ -14,6 +14,9 @@ from bltdata.cli.settings import config_option, read_sections
 from bltdata.config import to_mapping
 from bltdata.remote import AnyPath
 
+SECTIONS = ("rule",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -28,7 +31,7 @@ from bltdata.remote import AnyPath
     "--workers", type=click.IntRange(min=1), default=None, help="Processes; the shards don't depend on it.  [default: one a core]"
 )
 @out_option("Folder, or an address such as s3://bucket/shards, that gets the new shards and, last, manifest.json.", kind=DATASET_PATH)
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def repatch(
@@ -45,7 +48,7 @@ def repatch(
     The entropy model isn't needed: bytes and entropies are copied, patches are new. Run the same command again to go on after a stop:
     finished shards are kept.
     """
-    sections = read_sections(config_file, ["rule"])
+    sections = read_sections(config_file, SECTIONS)
 
     from bltdata.repatch import BuildReporter, repatch_shards
 

@@ -32,6 +32,9 @@ ENTROPIES_A_WRITE = 1 << 16
 
 Take = Callable[["Document", "Score"], None]
 
+SECTIONS = ("corpus",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -57,7 +60,7 @@ Take = Callable[["Document", "Score"], None]
 @click.option("--reset-scoring-at-newline", "reset_at_newline", is_flag=True, help="Score each line as if nothing stood before it.")
 @device_option
 @click.option("--out", type=ANY_PATH, metavar="FILE.parquet", help="Write a Parquet file instead, whole or not at all.")
-@config_option
+@config_option(*SECTIONS)
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -78,7 +81,7 @@ def score(
     log-likelihood in nats and in bits per byte, and n + 1 entropies in nats. Entry i is about byte i given what stands before it, entry
     n about the end. A Parquet file has the same columns.
     """
-    table = read_sections(config_file, ["corpus"])["corpus"]
+    table = read_sections(config_file, SECTIONS)["corpus"]
     corpora = settings(ctx, CorpusConfig, table, where=section_name(config_file, "corpus"))
     given = {*table, *given_options(ctx, {*(field.name for field in dataclasses.fields(CorpusConfig)), "split"})}
     _check_sources(text, file, given)

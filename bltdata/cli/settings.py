@@ -5,7 +5,7 @@ fields from a section of a file:
 
     @command(example="bltdata train-entropy-model --config recipe.toml --learning-rate 1e-3 --out runs/entropy")
     @options_from(TrainingConfig)
-    @config_option
+    @config_option("model", "training")
     @click.pass_context
     def train_entropy_model(ctx: click.Context, config_file: Path | None, **_: Any) -> None:
         sections = read_sections(config_file, ["model", "training"])
@@ -41,22 +41,23 @@ SEPARATOR = "__"
 _GIVEN = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.PROMPT)
 
 
-def config_option(function: Function) -> Function:
-    """Add `--config FILE.toml`, which arrives as `config_file: Path | None`."""
+def config_option(*sections: str) -> Callable[[Function], Function]:
+    """Add `--config FILE.toml`, which arrives as `config_file: Path | None`; `sections` are those that `read_sections` will know."""
+    named = [f"[{name}]" for name in sections]
+    listed = f"the section {named[0]}" if len(named) == 1 else f"the sections {', '.join(named[:-1])} and {named[-1]}"
     return click.option(
         "--config",
         "config_file",
         type=ANY_PATH,
         metavar="FILE.toml",
-        help="Read settings from a TOML file; options given here win over it.",
-    )(function)
+        help=f"Read settings from a TOML file, with {listed}; options given here win over it.",
+    )
 
 
 def options_from(
     cls: type,
     *,
     prefix: str = "",
-    only: Collection[str] = (),
     exclude: Collection[str] = (),
     show_defaults: bool = True,
     other_defaults: Mapping[str, str] | None = None,
@@ -70,7 +71,6 @@ def options_from(
     Args:
         cls: the dataclass; the docstring under each field is its help.
         prefix: the field (or the section) that `cls` stands in; it isn't part of the option's name.
-        only: the fields that get an option; empty for all.
         exclude: the fields that get none.
         show_defaults: show the dataclass's defaults; not when something else, e.g. a preset, supplies them.
         other_defaults: field -> what to show as its default instead of the dataclass's.
@@ -80,7 +80,7 @@ def options_from(
     for field in dataclasses.fields(cls):
         name = field.name
         kind = _parameter_type(hints[name])
-        if not field.init or name in exclude or (only and name not in only) or kind is None:
+        if not field.init or name in exclude or kind is None:
             continue
         dashed = name.replace("_", "-")
         declaration = f"--{dashed}/--no-{dashed}" if kind is click.BOOL else f"--{dashed}"
@@ -221,7 +221,7 @@ def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any,
     """The values of a list option that may have been given several times."""
     lists = [value for value in values if value is not None]
     if len(lists) < len(values) and len(values) > 1:
-        raise click.BadParameter("none stands alone or not at all.", ctx, param)
+        raise click.BadParameter("give `none` alone, or leave it out.", ctx, param)
     return tuple(itertools.chain.from_iterable(lists)) if lists else None
 
 
@@ -245,5 +245,5 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

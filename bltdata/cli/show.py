@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 DEFAULT_BYTES = 20_000
 
+SECTIONS = ("rule",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -47,7 +50,7 @@ DEFAULT_BYTES = 20_000
     help=f"Look at so many bytes of the document at most.  [default: {DEFAULT_BYTES}; all with --json]",
 )
 @click.option("--html", "html_file", type=ANY_PATH, metavar="FILE", help="Write a page with the patches there instead.")
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def show(
@@ -67,12 +70,12 @@ def show(
 ) -> None:
     """Show where the patches of a text, a file or a document of a dataset are, in colours.
 
-    Colours are entropies, and the first character of a patch is underlined; where there are no colours (no terminal, or NO_COLOR is
-    set, which FORCE_COLOR is the opposite of), there is a mark between each two patches. What can't be printed is shown as an
+    Colours are entropies, and the first character of a patch is underlined; without colours (where there is no
+    terminal, or NO_COLOR is set; FORCE_COLOR turns them on) there is a mark between each two patches. What can't be printed is shown as an
     escape. A document of a dataset is cut again if a rule is given.
     """
     _check_sources(text, file, shards, document, model_folder)
-    sections = read_sections(config_file, ["rule"])
+    sections = read_sections(config_file, SECTIONS)
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
     wanted = _wanted(rule_settings, rule_from, target_patch_length)
     limit = max_bytes if max_bytes is not None or as_json else DEFAULT_BYTES

@@ -29,6 +29,10 @@ def _defaults_by_preset() -> dict[str, str]:
     }
 
 
+SECTIONS = ("corpus", "entropy_model", "training")
+"""Of a file that is given with `--config`."""
+
+
 @command(
     example="""
     bltdata train-entropy-model --preset tiny --steps 500 --out runs/entropy-model
@@ -43,7 +47,7 @@ def _defaults_by_preset() -> dict[str, str]:
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
 @resume_option
 @options_from(Keeping)
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def train_entropy_model(
@@ -58,7 +62,7 @@ def train_entropy_model(
     """
     with training_world() as world:
         with world.together():
-            sections = read_sections(config_file, ["corpus", "entropy_model", "training"])
+            sections = read_sections(config_file, SECTIONS)
             changes = dict(sections["entropy_model"])
             preset_in_file = changes.pop("preset", "tiny")
             preset = preset or str(preset_in_file)

@@ -21,7 +21,8 @@ def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--resume/--no-resume",
         default=True,
         show_default=True,
-        help="Go on from the last checkpoint in --out where there is one, or start anew.",
+        help="Go on from the last state in --out where there is one. --no-resume starts anew, and deletes the models, states and metrics "
+        "of the run there.",
     )(function)
 
 

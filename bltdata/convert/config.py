@@ -16,9 +16,9 @@ class ToArrowConfig:
     """How shards become Arrow files."""
 
     dataset_name: str | None = None
-    """Name of the dataset: a folder below --out, and the beginning of each file's name; None for the name of the folder of shards."""
+    """Name of the dataset: a folder below --out, and the beginning of each file's name; none for the name of the folder of shards."""
     entropy_model_name: str | None = None
-    """What the trainer's `entropy_model_name` shall be, a folder below that; None for the entropy model's fingerprint."""
+    """What the trainer's `entropy_model_name` shall be, a folder below that; none for the entropy model's fingerprint."""
     num_chunks: int = 1
     """Groups of files that the trainer deals out to its processes: it wants a multiple of this number of them, and with fewer it
     leaves chunks unread."""
@@ -42,7 +42,7 @@ class FromArrowConfig:
     """Tokens beside the bytes that have an entropy: BOS and EOS (n + 2 values, as the reference writes them), one of them (n + 1), or
     none (n). Without BOS nothing is known of the first byte, and its entropy is stored as the largest there is, ln 260."""
     source: str | None = None
-    """Label for all documents; None for what a file's name has before `.chunk.`, or the name."""
+    """Label for all documents; none for what a file's name has before `.chunk.`, or the name."""
     doc_ids: Literal["sample", "row"] = "sample"
     """Names of documents: `sample_id`, which must be unique, or the file and the number of the row."""
     entropy_precision: Literal["float16", "grid"] = "float16"

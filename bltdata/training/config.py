@@ -40,7 +40,7 @@ class TrainingConfig:
     """Rows an optimiser step learns from."""
 
     micro_batch_rows: int | None = None
-    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; None for all at once. Where memory
+    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; none for all at once. Where memory
     doesn't suffice they are halved, as often as it takes."""
 
     optimiser: Literal["muon", "adamw"] = field(default="adamw", metadata=ADDED_LATER)
@@ -89,7 +89,7 @@ class TrainingConfig:
     """Bytes of validation documents an evaluation uses at most; whole documents, the first alone may exceed it."""
 
     patience: int | None = None
-    """Stop after this many evaluations in a row without a new best; None to run all steps."""
+    """Stop after this many evaluations in a row without a new best; none to run all steps."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of matrix products: `auto` is bfloat16 where the hardware multiplies it."""

@@ -13,6 +13,9 @@ from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 from bltmodel.evaluation.config import EvaluationConfig
 
+SECTIONS = ("evaluation",)
+"""Of a file that is given with `--config`."""
+
 
 @command(
     example="""
@@ -32,7 +35,7 @@ from bltmodel.evaluation.config import EvaluationConfig
 @options_from(EvaluationConfig)
 @click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write all tables there, as Markdown.")
 @device_option
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def evaluate(
@@ -53,7 +56,7 @@ def evaluate(
     each document by itself, --context-tokens at a time. Then accuracy, calibration, and how much of a document's second half the model
     reproduces from the first; with --noise, the same documents with errors in their characters.
     """
-    sections = read_sections(config_file, ["evaluation"])
+    sections = read_sections(config_file, SECTIONS)
     config = settings(ctx, EvaluationConfig, sections["evaluation"], where=section_name(config_file, "evaluation"))
     if markdown is not None and markdown.is_dir():
         raise ConfigError(f"{markdown} is a folder; give a file to write the tables to.")

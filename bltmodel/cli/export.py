@@ -27,7 +27,7 @@ from bltdata.cli.progress import say
     type=float,
     help="Start patches above this many nats, instead of where the training shards have them.  [default: their rule's threshold]",
 )
-@out_option("Folder that gets the checkpoint; it must not exist or be empty.")
+@out_option("New or empty folder that gets the checkpoint.")
 @json_option
 def export(model: Path, entropy_folder: Path | None, threshold: float | None, out: Path, as_json: bool) -> None:
     """Write a BLT as a checkpoint that transformers opens.

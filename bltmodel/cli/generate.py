@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 @options_from(SamplingConfig)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Fixes what is chosen.")
 @click.option("--interactive", is_flag=True, help="Read lines from stdin and go on after each; the text so far is the context.")
-@click.option("--cache/--no-cache", default=True, show_default=True, help="Remember what was computed; without, slow, in less memory.")
+@click.option(
+    "--cache/--no-cache", default=True, show_default=True, help="Remember what was computed; without, it takes longer and less memory."
+)
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),

@@ -16,12 +16,12 @@ from bltdata.cli.progress import say
     """,
 )
 @click.argument("checkpoint", metavar="CHECKPOINT", type=ANY_PATH)
-@out_option("Folder that gets the BLT; it must not exist or be empty.")
+@out_option("New or empty folder that gets the BLT.")
 @click.option(
     "--entropy-model-out",
     type=ANY_PATH,
     metavar="FOLDER",
-    help="Folder that gets its patcher as an entropy model; as OUT.  [default: none]",
+    help="New or empty folder that gets its patcher as an entropy model.  [default: none]",
 )
 @click.option("--window", type=click.IntRange(min=1), help="Bytes that the patcher sees, BOS among them.  [default: as in the checkpoint]")
 @json_option

@@ -47,6 +47,10 @@ def source_weights(table: Mapping[str, Any], where: str) -> dict[str, float]:
     return {source: float(weight) for source, weight in table.items()}
 
 
+SECTIONS = ("model", "training", "step", "mixing")
+"""Of a file that is given with `--config`."""
+
+
 @command(
     example="""
     bltmodel train --shards runs/shards --preset tiny --steps 1000 --out runs/blt
@@ -84,7 +88,7 @@ def source_weights(table: Mapping[str, Any], where: str) -> dict[str, float]:
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
 @resume_option
 @options_from(Keeping)
-@config_option
+@config_option(*SECTIONS)
 @json_option
 @click.pass_context
 def train(
@@ -109,7 +113,7 @@ def train(
     """
     with training_world() as world:
         with world.together():
-            sections = read_sections(config_file, ["model", "training", "step", "mixing"])
+            sections = read_sections(config_file, SECTIONS)
             changes = dict(sections["model"])
             preset_in_file = changes.pop("preset", "tiny")
             base = to_mapping(config_from_preset(preset or str(preset_in_file)))

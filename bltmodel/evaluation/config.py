@@ -20,11 +20,11 @@ class EvaluationConfig:
     """Take the first documents that fit into this; none for all."""
 
     context_tokens: int | None = None
-    """Tokens that are read together, at most: the context of a prediction. None for as many as a row had in training."""
+    """Tokens that are read together, at most: the context of a prediction. none for as many as a row had in training."""
 
     stride: int | None = None
     """A document longer than the context is read in windows that begin this many tokens apart, so that each prediction has the
-    context minus the stride before it, or else the document's beginning. None for half the context: a stride as long as the context
+    context minus the stride before it, or else the document's beginning. none for half the context: a stride as long as the context
     costs least, and leaves the first bytes of each window without context."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "float32"

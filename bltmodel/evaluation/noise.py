@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bltdata.config import nearest
 from bltdata.errors import ConfigError
 
 MAX_COPIES = 4
@@ -98,8 +99,10 @@ def add_noise(data: bytes, kind: str, rate: float, seed: int = 0) -> bytes:
     >>> add_noise(b"the cat", "swap", 1.0)
     b'ht eact'
     """
-    if kind not in NOISES or not 0 < rate <= 1:
-        raise ConfigError(f"There is no noise {kind!r} at a rate of {rate}; known are {', '.join(NOISES)}, at rates above 0 and up to 1.")
+    if kind not in NOISES:
+        raise ConfigError(f"There is no noise {kind!r}{nearest(kind, NOISES)}.")
+    if not 0 < rate <= 1:
+        raise ConfigError(f"The rate of the noise {kind!r} is {rate:g}; it must be above 0 and at most 1.")
     digest = hashlib.blake2b(data, digest_size=8, person=kind.encode()).digest()
     generator = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     characters = list(data.decode("utf-8", "surrogateescape"))
