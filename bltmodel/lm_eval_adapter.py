@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bltdata.config import nearest
 from bltdata.errors import BltError, ConfigError
 from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
 from bltdata.nn.machine import Precision
 from bltdata.training.checkpoint import load_model_metadata
+from bltmodel.cutting import Cutter, LearnedPatches
 from bltmodel.evaluation.config import EvaluationConfig
-from bltmodel.evaluation.cutting import Cutter
 from bltmodel.evaluation.evaluator import trained_context
 from bltmodel.evaluation.scores import ROWS_AT_ONCE, Scores, score
 from bltmodel.evaluation.windows import PatchedDocument
@@ -57,21 +58,27 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_toke
 
 _SAMPLED = ("temperature", "top_k", "top_p")
 
+_ARGUMENTS = ("model", "entropy_model", "source", "device", "precision", "context_tokens", "stride", "batch_size", "max_batch_size", "seed")
+"""What `--model_args` may set."""
+
 
 @register_model("blt")
 class BLTModel(LM):  # type: ignore[misc]
     """What lm-evaluation-harness asks a model, asked of a BLT.
 
     Args:
-        model: folder of a trained BLT.
+        model: folder of a trained BLT, on patches that look at nothing ahead.
         entropy_model: folder of the entropy model of its shards; None where their rule reads no entropies.
         source: cut texts as documents of this source are; needed where sources have rules of their own.
         device: where to compute.
         precision: type of matrix products.
-        context_tokens: tokens that are read together at most; None for as many as a row had in training.
+        context_tokens: tokens that are read together at most; None for as many as a row had in training. Of a text that is to be
+            continued the last ones are read, so that the continuation has room, or half of them at least.
         stride: see `EvaluationConfig.stride`; a continuation that isn't longer has as much of the text before it as fits.
-        batch_size: texts as long as the context that go through the model at once.
+        batch_size: texts as long as the context that go through the model at once: a number, or `auto`.
+        max_batch_size: no more at once, even so.
         seed: fixes what is drawn, where a task has bytes drawn.
+        unknown: what else `--model_args` sets, which is a mistake.
 
     Raises:
         ConfigError: lm-evaluation-harness isn't installed, the entropy model is missing, or a setting makes no sense.
@@ -80,7 +87,7 @@ class BLTModel(LM):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path = "",
         entropy_model: str | Path | None = None,
         *,
         source: str = "",
@@ -89,29 +96,38 @@ class BLTModel(LM):  # type: ignore[misc]
         context_tokens: int | None = None,
         stride: int | None = None,
         batch_size: int | str = ROWS_AT_ONCE,
+        max_batch_size: int | None = None,
         seed: int = 0,
+        **unknown: Any,
     ) -> None:
         if LM is object:
             raise ConfigError("lm-evaluation-harness is not installed; run pip install 'blt-toolkit[eval]'.")
         super().__init__()
-        if not isinstance(batch_size, int) and batch_size != "auto":
-            raise ConfigError(f"The batch size is {batch_size!r}; it must be a whole number, or auto.")
+        for name in unknown:
+            raise ConfigError(f"A BLT has no argument {name!r}{nearest(name, _ARGUMENTS)}.")
+        if not model:
+            raise ConfigError("There is no model; give the folder of a trained BLT, as in --model_args model=runs/blt.")
+        rows_at_once = _rows_at_once(batch_size)
         prepare_allocator()
         config = EvaluationConfig(context_tokens=context_tokens, stride=stride, precision=precision, seed=seed)
         if device == _DEVICE_OF_HARNESS and not torch.cuda.is_available():
             device = "auto"
         folder, where = Path(model), resolve_device(device)
         metadata = load_model_metadata(folder, KIND)
-        self._cutter = Cutter.for_blt(metadata, folder, Path(entropy_model) if entropy_model else None, where)
-        by_source = self._cutter.rules.by_source
-        if by_source and source not in by_source:
-            raise ConfigError(f"There is no rule for the source {source!r}; give source, one of {', '.join(by_source)}.")
+        patches = LearnedPatches.of(metadata, folder)
+        if patches.looks_ahead:
+            raise ConfigError(
+                f"The patches that {folder} was trained on look ahead, so that where one starts tells of the bytes that a task asks for; "
+                "train on shards of another rule."
+            )
+        self._rule = patches.rule_for(source)
+        self._cutter = Cutter(patches, patches.entropy_model(Path(entropy_model) if entropy_model else None, where))
         self._blt = BLT.load(folder).to(where)
         self._source = source
         self._dtype = resolve_precision(precision, where)
         self._context_tokens = context_tokens or trained_context(metadata, folder)
         self._stride = config.stride_of(self._context_tokens)
-        self._rows_at_once = ROWS_AT_ONCE if batch_size == "auto" else max(int(batch_size), 1)
+        self._rows_at_once = rows_at_once if max_batch_size is None else min(rows_at_once, max_batch_size)
         self._seed = seed
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -143,8 +159,8 @@ class BLTModel(LM):  # type: ignore[misc]
         """Continue each text to a stop string, the end of the document, or a number of bytes.
 
         Args:
-            requests: instances with `args` of a text and settings: `until`, `max_gen_toks` (bytes), `do_sample`, `temperature`, `top_k`
-                and `top_p`. Bytes that are no UTF-8 come as replacement characters.
+            requests: instances with `args` of a text and settings: `until`, `max_gen_toks` (bytes), `do_sample`, `temperature`, `top_k`,
+                `top_p`, or `num_beams`. Bytes that are no UTF-8 come as replacement characters.
             disable_tqdm: there is no bar.
 
         Raises:
@@ -163,18 +179,25 @@ class BLTModel(LM):  # type: ignore[misc]
         self._remember("generate_until", requests, results)
         return results
 
+    def _last_bytes(self, text: bytes, max_new_bytes: int) -> bytes:
+        """So much of a text as leaves room for what comes: at positions beyond its training rows a BLT knows nothing."""
+        # BOS is a token too.
+        room = max(self._context_tokens - 1 - max_new_bytes, self._context_tokens // 2)
+        return text[-room:]
+
     def _generate(self, prompts: list[bytes], stop: tuple[bytes, ...], max_new_bytes: int, sampling: SamplingConfig) -> list[bytes]:
-        cutter = self._cutter
+        patches = self._cutter.patches
         return self._blt.generate(
-            prompts,
-            entropy_model=cutter.entropy_model,
-            rule=cutter.rules.rule_for(self._source),
+            [self._last_bytes(prompt, max_new_bytes) for prompt in prompts],
+            entropy_model=self._cutter.entropy_model,
+            rule=self._rule,
             max_new_bytes=max_new_bytes,
             sampling=sampling,
             seed=self._seed,
             stop=stop,
-            entropy_precision=cutter.entropy_precision,
-            reset_at_newline=cutter.reset_at_newline,
+            entropy_precision=patches.entropy_precision,
+            reset_at_newline=patches.context.reset_at_newline,
+            scoring_dtype=patches.scoring_dtype,
             precision=self._dtype,
         )
 
@@ -203,6 +226,16 @@ class BLTModel(LM):  # type: ignore[misc]
             self.cache_hook.add_partial(kind, request.args, result)
 
 
+def _rows_at_once(batch_size: int | str) -> int:
+    """Of a number, which the harness's command line gives as text, or of `auto`, with or without how often to look: `auto:4`."""
+    text = str(batch_size)
+    if text.partition(":")[0] == "auto":
+        return ROWS_AT_ONCE
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"The batch size is {batch_size!r}; it must be a whole number from 1, or auto.")
+    return int(text)
+
+
 def _bytes(text: str) -> bytes:
     """UTF-8; halves of a surrogate pair, which a JSON file may hold, as three bytes each."""
     return text.encode("utf-8", "surrogatepass")
@@ -210,7 +243,7 @@ def _bytes(text: str) -> bytes:
 
 def _told(settings: Mapping[str, Any]) -> tuple[tuple[bytes, ...], int, SamplingConfig]:
     """Stop strings, length, and sampling that a task asks for."""
-    known = ("until", "do_sample", *_LENGTHS, *_SAMPLED)
+    known = ("until", "do_sample", "num_beams", *_LENGTHS, *_SAMPLED)
     for name in settings:
         if name not in known:
             raise ConfigError(f"A task sets {name!r} for generating, and a BLT knows {', '.join(known)}; leave it out.")
@@ -218,6 +251,11 @@ def _told(settings: Mapping[str, Any]) -> tuple[tuple[bytes, ...], int, Sampling
     stop = tuple(_bytes(text) for text in ([until] if isinstance(until, str) else until))
     length = next((int(settings[name]) for name in _LENGTHS if settings.get(name) is not None), DEFAULT_NEW_BYTES)
     drawn = {name: settings[name] for name in _SAMPLED if settings.get(name) is not None}
+    num_beams = int(settings.get("num_beams") or 1)
+    if num_beams > 1:
+        if settings.get("do_sample"):
+            raise ConfigError(f"A task sets do_sample, and num_beams to {num_beams}, but in a beam search nothing is drawn; leave one out.")
+        return stop, length, SamplingConfig(num_beams=num_beams)
     temperature = float(drawn.get("temperature", 1.0 if settings.get("do_sample") else 0.0))
     if settings.get("do_sample") is False or temperature == 0:
         return stop, length, SamplingConfig(temperature=0.0)

@@ -148,6 +148,7 @@ class BLT(nn.Module):
         stop: Sequence[bytes] = (),
         entropy_precision: EntropyPrecision = "grid",
         reset_at_newline: bool = False,
+        scoring_dtype: torch.dtype = torch.float32,
         precision: torch.dtype = torch.float32,
         use_cache: bool = True,
     ) -> list[bytes]:
@@ -169,6 +170,7 @@ class BLT(nn.Module):
             stop=stop,
             entropy_precision=entropy_precision,
             reset_at_newline=reset_at_newline,
+            scoring_dtype=scoring_dtype,
             precision=precision,
             use_cache=use_cache,
         )

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from bltdata.atomic import atomic_path
 from bltdata.config import to_mapping
-from bltdata.errors import CheckpointError, ShardError
+from bltdata.errors import ShardError
 from bltdata.nn.recompute import checkpoint_activations
-from bltdata.patching.sources import cut_alike
 from bltdata.remote import AnyPath
 from bltdata.shards import Manifest, ShardDataset, open_shards, schema
 from bltdata.shards.columns import bytes_column
@@ -31,6 +30,7 @@ from bltdata.training.task import PackedTask
 from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
+from bltmodel.cutting import what_differs
 from bltmodel.data import ShardStore, collate
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
@@ -149,33 +149,18 @@ def _open(shards: AnyPath, validation_shards: AnyPath | None, folder: Path | Non
     return TrainingData(ShardStore(train), ShardStore(validation), None)
 
 
-def trained_on(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the `config.json` of a BLT says of its training data, as `TrainingData.describe` put it.
-
-    Args:
-        metadata: everything in `config.json`.
-        folder: the model's, for the error.
-
-    Raises:
-        CheckpointError: it says nothing: neither training wrote it nor an import that knew its patches.
-    """
-    if not isinstance(metadata.get("data"), dict):
-        raise CheckpointError(
-            f"{folder} doesn't say what it was trained on, so nobody knows its patches; train one with bltmodel train, "
-            "or import one together with its entropy model."
-        )
-    return dict(metadata["data"])
-
-
 def check_same_patches(one: Manifest, other: Manifest, names: str) -> None:
     """Refuse two datasets whose patches don't mean the same.
 
     Raises:
-        ShardError: they were made with different entropy models or rules.
+        ShardError: they were made with different entropy models or rules, or only one of them was scored line by line.
     """
-    if one.entropy_model["fingerprint"] != other.entropy_model["fingerprint"]:
+    differs = what_differs(vars(one), vars(other))
+    if differs == "entropy model":
         raise ShardError(f"{names} were made with different entropy models; build one of them again with the other's model.")
-    if not cut_alike(vars(one), vars(other)):
+    if differs == "newlines":
+        raise ShardError(f"Only one of {names} was scored line by line; build one of them again, --reset-scoring-at-newline as the other.")
+    if differs == "rule":
         raise ShardError(f"{names} were cut with different patch rules; build or repatch one of them with --rule-from the other.")
 
 

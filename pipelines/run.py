@@ -21,9 +21,11 @@ from bltdata.stats import DatasetStatistics, Verdict, render, to_page
 from bltdata.stats.assess import assess
 from bltdata.stats.plots import write_plots
 from bltdata.stats.rendering import diagnosis_lines
+from bltdata.training.checkpoint import load_model_metadata
 from bltdata.verification.overlap import find_overlap
+from bltmodel.cutting import LearnedPatches
 from bltmodel.evaluation import EvaluationConfig, evaluate
-from bltmodel.model import BLT
+from bltmodel.model import BLT, KIND
 from bltmodel.sampling_config import SamplingConfig
 from bltmodel.training import open_training_data, train_blt
 from pipelines.recipe import Recipe
@@ -169,16 +171,17 @@ class Pipeline:
     def _sample(self) -> str:
         settings = self.recipe.sample
         prompt = settings.prompt.encode()
-        manifest = Manifest.read(self.folder / "shards" / "train")
+        patches = LearnedPatches.of(load_model_metadata(self.folder / "blt", KIND), self.folder / "blt")
         (new,) = BLT.load(self.folder / "blt").generate(
             [prompt],
             entropy_model=EntropyModel.load(self.folder / "entropy-model"),
-            rule=PatchRule(**manifest.patch_rule),
+            rule=patches.rule_for(None),
             max_new_bytes=settings.max_new_bytes,
             sampling=SamplingConfig(temperature=settings.temperature),
             seed=settings.seed,
-            entropy_precision=manifest.entropy_precision,
-            reset_at_newline=manifest.entropy_model.get("context", {}).get("reset_at_newline", False),
+            entropy_precision=patches.entropy_precision,
+            reset_at_newline=patches.context.reset_at_newline,
+            scoring_dtype=patches.scoring_dtype,
         )
         write_bytes(self.folder / "sample.txt", prompt + new)
         text = (prompt + new).decode(errors="replace")

@@ -63,13 +63,14 @@ def entropies_as_built(data: bytes, model_folder: Path, manifest: "Manifest | No
         float16 [n + 1], nats.
     """
     from bltdata.entropy import EntropyModel
-    from bltdata.nn import prepare_allocator
-    from bltdata.shards import round_entropies
+    from bltdata.nn import prepare_allocator, resolve_precision
+    from bltdata.shards import EntropyContext, round_entropies
 
     prepare_allocator()
     model = EntropyModel.load(model_folder)
-    if manifest is not None and manifest.entropy_model.get("fingerprint") not in (None, model.fingerprint):
+    context = EntropyContext() if manifest is None else EntropyContext.of(manifest.entropy_model)
+    if context.fingerprint not in (None, model.fingerprint):
         say(f"{model_folder} isn't the model that the rule's threshold was found for: patches will have another mean length.")
-    resets = manifest is not None and manifest.entropy_model.get("context", {}).get("reset_at_newline", False)
-    (entropy_nats,) = model.score([data], reset_at_newline=resets)
-    return round_entropies(entropy_nats, manifest.entropy_precision if manifest is not None else "grid")
+    dtype = resolve_precision(context.precision, next(model.parameters()).device)
+    (scores,) = model.score_positions([data], dtype, reset_at_newline=context.reset_at_newline)
+    return round_entropies(scores.entropy_nats, manifest.entropy_precision if manifest is not None else "grid")

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from bltdata.entropy import EntropyModel
-from bltdata.nn import one_thread
+from bltdata.nn import one_thread, resolve_precision
 from bltdata.patching.sources import SourceRules
-from bltdata.shards import Manifest, Row, ShardDataset, round_entropies
+from bltdata.shards import EntropyContext, Manifest, Row, ShardDataset, round_entropies
 from bltdata.shards.precision import GRID_STEPS_PER_NAT
 from bltdata.verification.datasets import DatasetCheck
 from bltdata.verification.report import DeepReport
@@ -58,10 +57,8 @@ def rescore(check: DatasetCheck, manifest: Manifest, model: EntropyModel, num_do
         )
         check.log.add(check.fault("entropy_model", message))
         return None
-    context = manifest.entropy_model.get("context")
-    context = context if isinstance(context, dict) else {}
-    precision = "bfloat16" if context.get("precision") == "bfloat16" else "float32"
-    torch_type = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    context = EntropyContext.of(manifest.entropy_model)
+    dtype = resolve_precision(context.precision, next(model.parameters()).device)
     rules = SourceRules.from_mapping({"patch_rule": manifest.patch_rule, "source_rules": manifest.source_rules})
     sound, counts = check.sound(), _Comparison()
     positions = _sample(manifest.fingerprint, len(sound), num_documents)
@@ -73,17 +70,17 @@ def rescore(check: DatasetCheck, manifest: Manifest, model: EntropyModel, num_do
             rows.append(row)
             yield row.data
 
-    scores = model.score_with_nll(documents(), torch_type, reset_at_newline=context.get("reset_at_newline") is True)
+    scores = model.score_with_nll(documents(), dtype, reset_at_newline=context.reset_at_newline)
     with one_thread():
         for (shard, row_group, row_index), score in zip(places, scores, strict=True):
             row = rows.pop(0)
             place = {"file": manifest.shards[shard].file, "row_group": row_group, "row": row_index, "doc_id": row.doc_id}
             new = round_entropies(score.entropy_nats, manifest.entropy_precision)
-            _compare(check, counts, row, new, _allowed(new, manifest.entropy_precision, precision), place)
+            _compare(check, counts, row, new, _allowed(new, manifest.entropy_precision, context.precision), place)
             rule = rules.rule_for(row.source)
             counts.num_patched_otherwise += not np.array_equal(rule.lengths(row.data, new), row.patch_lengths)
             off = abs(score.nll_nats - row.nll_nats) / (row.num_bytes + 1)
-            if off > NLL_TOLERANCE_NATS[precision]:
+            if off > NLL_TOLERANCE_NATS[context.precision]:
                 message = f"nll_nats is {row.nll_nats:.6g}, and scoring again gives {score.nll_nats:.6g}; run build-shards again."
                 check.log.add(check.fault("nll_rescored", message, **place))
     return DeepReport(folder=str(check.folder), **dataclasses.asdict(counts))

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, print_json, wants_colour
+from bltdata.cli.progress import say
 from bltdata.cli.settings import options_from, settings
 from bltdata.cli.training_options import device_option
-from bltdata.errors import CheckpointError, ConfigError
+from bltdata.errors import ConfigError
 from bltmodel.sampling_config import SamplingConfig
 
 if TYPE_CHECKING:
-    from bltdata.entropy import EntropyModel
-    from bltdata.patching import PatchRule
     from bltmodel.generation import GenerationSettings
     from bltmodel.model import BLT
 
@@ -84,22 +83,28 @@ def generate(
     if interactive:
         _check_session(starts, sampling, as_json=as_json)
     from bltdata.nn import resolve_device, resolve_precision
+    from bltdata.training.checkpoint import load_model_metadata
+    from bltmodel.cutting import LearnedPatches
     from bltmodel.generation import GenerationSettings
-    from bltmodel.model import BLT
+    from bltmodel.model import BLT, KIND
 
     place = resolve_device(device)
-    rule, scorer, about_entropies = _patching(model, entropy_folder, source)
+    patches = LearnedPatches.of(load_model_metadata(model, KIND), model)
     how = GenerationSettings(
-        rule=rule,
+        rule=patches.rule_for(source),
         max_new_bytes=max_new_bytes,
-        entropy_model=None if scorer is None else scorer.to(place),
+        entropy_model=patches.entropy_model(entropy_folder, place),
         sampling=sampling,
         seed=seed,
         stop=[text.encode(errors="surrogateescape") for text in stop_texts],
         precision=resolve_precision(precision, place),
         use_cache=cache,
-        **about_entropies,
+        entropy_precision=patches.entropy_precision,
+        reset_at_newline=patches.context.reset_at_newline,
+        scoring_dtype=patches.scoring_dtype,
     )
+    if source and source not in patches.rules.by_source and patches.rules.by_source:
+        say(f"No rule is for the source {source!r} alone, so the text is cut by that of all sources without one.")
     blt = BLT.load(model).to(place)
     if interactive:
         from bltmodel.cli.session import converse
@@ -126,36 +131,6 @@ def _check_session(starts: list[bytes], sampling: SamplingConfig, *, as_json: bo
         raise ConfigError(f"There are {len(starts)} prompts, and an interactive session has one text; give one --prompt or none.")
     if sampling.num_beams > 1:
         raise ConfigError("Both --interactive and --num-beams are given, but a beam search shows nothing before its end; leave one out.")
-
-
-def _patching(model: Path, entropy_folder: Path | None, source: str | None) -> "tuple[PatchRule, EntropyModel | None, dict[str, Any]]":
-    """How the shards of a model were cut: rule, entropy model if there is one, and what else matters to their entropies."""
-    from bltdata.entropy import EntropyModel
-    from bltdata.patching.sources import SourceRules
-    from bltdata.training.checkpoint import load_model_metadata
-    from bltmodel.model import KIND
-    from bltmodel.training import trained_on
-
-    data = trained_on(load_model_metadata(model, KIND), model)
-    rules = SourceRules.from_mapping(data, f"What {model} says of its data")
-    if rules.by_source and source not in rules.by_source:
-        wrong = "Nothing says" if source is None else f"There is no source {source!r} to say"
-        raise ConfigError(
-            f"{wrong} with which rule to cut the text: the shards that {model} was trained on have one for each source; "
-            f"give --source, one of {', '.join(rules.by_source)}."
-        )
-    rule = rules.rule_for(source or "")
-    named = data["entropy_model"]["fingerprint"]
-    if named is None and rule.needs_entropies:
-        raise CheckpointError(
-            f"Nobody knows which entropy model made the shards that {model} was trained on, because they were converted from Arrow files, "
-            "so a text can't be cut as they were; train on shards of build-shards to generate."
-        )
-    scorer = None if entropy_folder is None else EntropyModel.load(entropy_folder)
-    if scorer is not None and named is not None and scorer.fingerprint != named:
-        raise CheckpointError(f"{entropy_folder} isn't the entropy model of the shards that {model} was trained on; give that one.")
-    reset_at_newline = data["entropy_model"].get("context", {}).get("reset_at_newline", False)
-    return rule, scorer, {"entropy_precision": data["entropy_precision"], "reset_at_newline": reset_at_newline}
 
 
 def _print(blt: "BLT", starts: list[bytes], how: "GenerationSettings") -> None:

@@ -9,18 +9,16 @@ from bltdata.lazy import lazy_names
 
 if TYPE_CHECKING:
     from bltmodel.evaluation.config import EvaluationConfig
-    from bltmodel.evaluation.cutting import Cutter
     from bltmodel.evaluation.evaluator import evaluate
     from bltmodel.evaluation.noise import add_noise
     from bltmodel.evaluation.report import Evaluation
     from bltmodel.evaluation.sections import to_markdown
 
-__all__ = ["Cutter", "Evaluation", "EvaluationConfig", "add_noise", "evaluate", "to_markdown"]
+__all__ = ["Evaluation", "EvaluationConfig", "add_noise", "evaluate", "to_markdown"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Cutter": "bltmodel.evaluation.cutting",
         "Evaluation": "bltmodel.evaluation.report",
         "EvaluationConfig": "bltmodel.evaluation.config",
         "add_noise": "bltmodel.evaluation.noise",

@@ -12,20 +12,18 @@ import pyarrow as pa
 from bltdata.compressors import COMPRESSORS, CompressedSizes
 from bltdata.errors import CheckpointError
 from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
-from bltdata.patching.sources import SourceRules, cut_alike
 from bltdata.remote import AnyPath
-from bltdata.shards import open_shards, schema
+from bltdata.shards import EntropyContext, open_shards, schema
 from bltdata.training.checkpoint import load_model_metadata
 from bltdata.training.packing import first_documents
+from bltmodel.cutting import Cutter, LearnedPatches, trained_on, what_differs
 from bltmodel.data import ShardStore
 from bltmodel.evaluation.config import EvaluationConfig
-from bltmodel.evaluation.cutting import Cutter
 from bltmodel.evaluation.noise import add_noise
 from bltmodel.evaluation.report import Evaluation, SourceEvaluation
 from bltmodel.evaluation.scores import Scores, score
 from bltmodel.evaluation.windows import PatchedDocument
 from bltmodel.model import BLT, KIND
-from bltmodel.training import trained_on
 
 
 def evaluate(
@@ -71,7 +69,9 @@ def evaluate(
     where = resolve_device(device)
     context_tokens = config.context_tokens or trained_context(metadata, model_folder)
     stride, dtype = config.stride_of(context_tokens), resolve_precision(config.precision, where)
-    cutter = Cutter.for_blt(metadata, model_folder, Path(entropy_model) if entropy_model else None, where) if config.noise else None
+    patches, cutter = LearnedPatches.of(metadata, model_folder), None
+    if config.noise:
+        cutter = Cutter(patches, patches.entropy_model(Path(entropy_model) if entropy_model else None, where))
     model = BLT.load(model_folder).to(where)
 
     def scored(documents: Iterable[PatchedDocument]) -> Scores:
@@ -85,33 +85,31 @@ def evaluate(
         }  # fmt: skip
         sources[name] = SourceEvaluation(scored(documents.as_they_are()), compressed_sizes(store, indices, compressors), noised)
     about = {"context_tokens": context_tokens, "stride": stride, "precision": str(dtype).removeprefix("torch."), **_patches(data)}
-    rules = SourceRules.from_mapping(data, f"What {model_folder} says of its data")
-    recalls = all(rule.is_incremental for rule in (rules.default, *rules.by_source.values()))
-    return Evaluation(sources, config, {**about, "shards": store.dataset.manifest.fingerprint}, recalls)
+    return Evaluation(sources, config, {**about, "shards": store.dataset.manifest.fingerprint}, patches_look_ahead=patches.looks_ahead)
 
 
 def check_fits(data: dict[str, Any], store: ShardStore, model_folder: Path) -> None:
     """Refuse documents whose patches aren't those that the model learned.
 
     Args:
-        data: what the model was trained on (`bltmodel.training.trained_on`).
+        data: what the model was trained on (`bltmodel.cutting.trained_on`).
         store: the documents.
         model_folder: the model's, for the error.
 
     Raises:
-        CheckpointError: the entropy model or the patch rule is another.
+        CheckpointError: the entropy model or the patch rule is another, or only one of both was scored line by line.
     """
-    manifest = store.dataset.manifest
-    if data["entropy_model"]["fingerprint"] != manifest.entropy_model["fingerprint"]:
+    learned_from, folder = f"the shards that {model_folder} was trained on", store.dataset.folder
+    differs = what_differs(data, vars(store.dataset.manifest))
+    if differs == "entropy model":
+        raise CheckpointError(f"{folder} was made by another entropy model than {learned_from}; build it again with that one.")
+    if differs == "newlines":
+        with_or_without = "with" if EntropyContext.of(data["entropy_model"]).reset_at_newline else "without"
         raise CheckpointError(
-            f"{store.dataset.folder} was made by another entropy model than the shards that {model_folder} was trained on; "
-            "build it again with that one."
+            f"Only one of {folder} and {learned_from} was scored line by line; build it again {with_or_without} --reset-scoring-at-newline."
         )
-    if not cut_alike(data, vars(manifest)):
-        raise CheckpointError(
-            f"{store.dataset.folder} was cut by another patch rule than the shards that {model_folder} was trained on; "
-            "build or repatch it with --rule-from those."
-        )
+    if differs == "rule":
+        raise CheckpointError(f"{folder} was cut by another patch rule than {learned_from}; build or repatch it with --rule-from those.")
 
 
 def documents_by_source(store: ShardStore, max_bytes: int | None) -> dict[str, np.ndarray]:

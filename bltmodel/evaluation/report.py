@@ -33,12 +33,12 @@ class SourceEvaluation:
             {kind: scores + other.noised[kind] for kind, scores in self.noised.items()},
         )
 
-    def report(self, config: EvaluationConfig, *, recalls: bool) -> dict[str, Any]:
+    def report(self, config: EvaluationConfig, *, patches_look_ahead: bool) -> dict[str, Any]:
         """Plain values; bits per byte are those of raw bytes, None where there are none."""
         figures = {**_figures(self.scores, config), **self.scores.calibration.report()}
         num_bytes = self.scores.predictions.num_bytes
         figures["compressors_bits_per_byte"] = bits_per_raw_byte(self.compressed_bytes, num_bytes)
-        figures["reconstruction"] = _reconstruction(self.scores) if recalls else None
+        figures["reconstruction"] = None if patches_look_ahead else _reconstruction(self.scores)
         figures["noise"] = {kind: self._noise(scores, config) for kind, scores in self.noised.items()}
         return figures
 
@@ -59,13 +59,14 @@ class Evaluation:
         sources: source -> its figures, sources by name.
         config: what was asked for.
         about: what else a reader of the figures must know: context, stride, precision, the model's patches.
-        recalls: whether the patches are such that reconstruction means anything.
+        patches_look_ahead: whether where patches start tells of bytes that are predicted; then no text can be reconstructed like that, and
+            bits per byte are less than whoever doesn't know needs.
     """
 
     sources: Mapping[str, SourceEvaluation]
     config: EvaluationConfig
     about: Mapping[str, Any]
-    recalls: bool
+    patches_look_ahead: bool
 
     @property
     def overall(self) -> SourceEvaluation:
@@ -77,11 +78,12 @@ class Evaluation:
 
     def report(self) -> dict[str, Any]:
         """Plain values, as JSON can hold them."""
-        config = self.config
+        config, looks_ahead = self.config, self.patches_look_ahead
         return {
-            "overall": self.overall.report(config, recalls=self.recalls),
-            "sources": {name: source.report(config, recalls=self.recalls) for name, source in self.sources.items()},
+            "overall": self.overall.report(config, patches_look_ahead=looks_ahead),
+            "sources": {name: source.report(config, patches_look_ahead=looks_ahead) for name, source in self.sources.items()},
             **self.about,
+            "patches_look_ahead": looks_ahead,
             "interval": {"over": "documents", "level": config.level, "resamples": config.resamples, "seed": config.seed},
             "noise": {
                 kind: {"rate": rate, "seed": config.seed, "what": f"a character {NOISES[kind].what}"}

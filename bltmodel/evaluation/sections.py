@@ -33,6 +33,11 @@ def notes(report: Report) -> list[str]:
         f"Intervals hold {100 * interval['level']:g} % of {interval['resamples']:,} resamples of the documents (seed "
         f"{interval['seed']}); of one document, or without bytes, there is none.",
     ]
+    if report["patches_look_ahead"]:
+        lines.append(
+            "These patches look ahead: where one starts tells of the bytes that are predicted there. So bits per byte and accuracy are "
+            "better than without knowing it, and can't be compared with those of other patches."
+        )
     if report["overall"]["reconstruction"] is not None:
         lines.append(
             "Reconstructed is the share of the bytes of documents' second halves that greedy decoding writes, given the first half, "

@@ -55,7 +55,9 @@ class PatchesOfRule:
         of_prompts: list[np.ndarray | None] = [None] * len(prompts)
         if settings.needs_entropies:
             assert settings.entropy_model is not None
-            self._entropies = GrowingEntropies(settings.entropy_model, prompts, reset_at_newline=settings.reset_at_newline)
+            self._entropies = GrowingEntropies(
+                settings.entropy_model, prompts, settings.scoring_dtype, reset_at_newline=settings.reset_at_newline
+            )
             of_prompts = [self._rounded(entropies) for entropies in self._entropies.of_prompts]
         for stepper, prompt, entropies in zip(self._steppers, prompts, of_prompts, strict=True):
             values = [None] * (len(prompt) + 1) if entropies is None else entropies.tolist()
@@ -89,18 +91,22 @@ class GrowingEntropies:
     Args:
         model: is put into eval mode. Its weights are copied, so it must not be trained in the meantime.
         prompts: the documents.
+        precision: type of matrix products.
         reset_at_newline: start the context afresh at each newline byte.
     """
 
     of_prompts: list[np.ndarray]
     """float32 `[n + 1]` for each prompt, nats."""
 
-    def __init__(self, model: EntropyModel, prompts: Sequence[bytes], *, reset_at_newline: bool) -> None:
+    def __init__(
+        self, model: EntropyModel, prompts: Sequence[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool
+    ) -> None:
         self._model = model.eval()
         self._device = next(model.parameters()).device
         self._reset_at_newline = reset_at_newline
-        self._blocks = Blocks(model.layers, torch.float32)
-        self._head = Product([model.head], model.norm)
+        self._precision = precision
+        self._blocks = Blocks(model.layers, precision)
+        self._head = Product([model.head], model.norm, precision)
         config = model.config
         self._cache = WindowCache(
             num_layers=config.num_layers,

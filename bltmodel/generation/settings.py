@@ -46,8 +46,11 @@ class GenerationSettings:
     reset_at_newline: bool = False
     """Whether the shards were scored line by line."""
 
+    scoring_dtype: torch.dtype = torch.float32
+    """Type of the entropy model's matrix products: that in which the shards were scored."""
+
     precision: torch.dtype = torch.float32
-    """Type of the BLT's matrix products; the entropy model's are float32."""
+    """Type of the BLT's matrix products."""
 
     use_cache: bool = True
     """Whether the BLT remembers what it has computed, with a copy of its weights (not the tables') that suits single bytes. Without, it

@@ -13,7 +13,7 @@ import numpy as np
 from bltdata.errors import ConfigError
 from bltdata.patching import PatchRule
 from bltdata.patching.sources import SourceRules
-from bltdata.shards import round_entropies
+from bltdata.shards import EntropyContext, round_entropies
 from bltdata.shards.precision import MAX_STORED_NATS, Precision
 
 PRECISIONS: tuple[Precision, ...] = ("grid", "float16")
@@ -59,7 +59,7 @@ def beyond_a_threshold(rules: SourceRules, entropy_model: Mapping[str, Any]) -> 
         return "by a rule for each source"
     if rule.scheme != "entropy":
         return f"by the rule {rule.scheme!r}"
-    if entropy_model.get("context", {}).get("reset_at_newline", False):
+    if EntropyContext.of(entropy_model).reset_at_newline:
         return "by entropies that know no line before their own"
     for field in dataclasses.fields(rule):
         if field.name not in ("scheme", "threshold") and getattr(rule, field.name) != field.default:

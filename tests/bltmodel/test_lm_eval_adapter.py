@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import bltmodel.lm_eval_adapter
 from bltdata.errors import CheckpointError, ConfigError
+from bltdata.patching import PatchRule
 from bltdata.shards import round_entropies
 from bltdata.vocab import encode
 from bltmodel.lm_eval_adapter import BLTModel
@@ -99,6 +101,46 @@ def test_generation_stops_where_a_task_says(model, blt):
     assert stopped != found
 
 
+def test_a_beam_search_where_a_task_asks_for_one(model, blt):
+    settings = {"entropy_model": entropy_model(), "rule": RULE, "max_new_bytes": 5}
+    (expected,) = BLT.load(blt).generate([b"a few"], sampling=SamplingConfig(num_beams=3), **settings)
+    (found,) = model.generate_until(requests(("a few", {"num_beams": 3, "max_gen_toks": 5, "do_sample": False})))
+    assert found == expected.decode(errors="replace")
+
+
+def test_a_long_text_leaves_its_continuation_room(blt, trained):
+    short = BLTModel(blt, trained.entropy_model, device="cpu", context_tokens=40)
+    text = "a few words and more of them " * 4
+    for new_bytes, kept in ((10, 29), (39, 20), (500, 20)):
+        asked = {"max_gen_toks": new_bytes, "do_sample": False}
+        whole, end = short.generate_until(requests((text, asked), (text[-kept:], asked)))
+        assert whole == end
+        (longer,) = short.generate_until(requests((text[-kept - 1 :], asked)))
+        assert longer == end
+
+
+def test_texts_are_cut_and_scored_as_the_shards_were(blt, trained, tmp_path, monkeypatch):
+    about = json.loads((blt / "config.json").read_text(encoding="utf-8"))
+    about["data"]["source_rules"] = {"code": {"scheme": "byte"}}
+    about["data"]["entropy_precision"] = "float16"
+    about["data"]["entropy_model"]["context"] |= {"reset_at_newline": True, "precision": "bfloat16"}
+    opinionated_blt().save(tmp_path / "blt", {name: about[name] for name in ("training", "data")})
+    asked: list[dict] = []
+    monkeypatch.setattr(BLT, "generate", lambda self, prompts, **settings: asked.append(settings) or [b""])
+    cut = []
+    for source, rule in (("code", PatchRule(scheme="byte")), ("prose", RULE)):
+        model = BLTModel(tmp_path / "blt", trained.entropy_model, source=source, device="cpu")
+        model.generate_until(requests(("a", {})))
+        assert asked[-1]["rule"] == rule
+        assert (asked[-1]["reset_at_newline"], asked[-1]["scoring_dtype"], asked[-1]["entropy_precision"]) == (
+            True,
+            torch.bfloat16,
+            "float16",
+        )
+        cut.append(model.loglikelihood(requests(("a few ", "words"))))
+    assert cut[0] != cut[1]
+
+
 def test_settings_of_generation_are_kept_apart(model):
     asked = [
         ("a", {"max_gen_toks": 3}), ("b", {"max_gen_toks": 5}), ("c", {"max_new_tokens": 3}), ("d", {"max_gen_toks": 4, "do_sample": True}),
@@ -171,6 +213,23 @@ def test_a_task_runs_offline(task, blt, trained):
     assert found["results"]["questions"]["acc,none"] == right / 2
 
 
+def test_the_command_line_runs_a_task(task, blt, trained, tmp_path, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    # JSON is YAML.
+    (tmp_path / "tasks" / "questions.yaml").write_text(json.dumps(task), encoding="utf-8")
+    sizes = []
+    monkeypatch.setattr(
+        BLTModel, "_score", lambda self, pairs, score=BLTModel._score: sizes.append(self._rows_at_once) or score(self, pairs)
+    )
+    arguments = ["--model", "blt", "--model_args", f"model={blt},entropy_model={trained.entropy_model}", "--tasks", "questions"]
+    arguments += ["--include_path", str(tmp_path / "tasks"), "--batch_size", "8", "--max_batch_size", "4", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["lm_eval", *arguments, "--output_path", str(tmp_path / "results")])
+    bltmodel.lm_eval_adapter.main()
+    assert sizes == [4]
+    (results,) = (tmp_path / "results").rglob("results_*.json")
+    assert "acc,none" in json.loads(results.read_text(encoding="utf-8"))["results"]["questions"]
+
+
 def test_the_command_line_knows_the_model_and_ends_mistakes_in_a_sentence(monkeypatch, tmp_path):
     from lm_eval import __main__ as command
     from lm_eval.api.registry import get_model
@@ -181,21 +240,32 @@ def test_the_command_line_knows_the_model_and_ends_mistakes_in_a_sentence(monkey
 
 
 def test_mistakes(blt, trained, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"Texts are to be cut as the shards were .* give their entropy model"):
+    with pytest.raises(ConfigError, match=r"reads entropies; give the entropy model that scored them"):
         BLTModel(blt, device="cpu")
     with pytest.raises(CheckpointError, match=r"holds bltmodel.BLT, but bltdata.EntropyModel is wanted here"):
         BLTModel(blt, blt, device="cpu")
-    with pytest.raises(ConfigError, match="The batch size is 'many'; it must be a whole number, or auto"):
-        BLTModel(blt, trained.entropy_model, device="cpu", batch_size="many")
+    for batch_size in ("many", "0", 0, "-1"):
+        with pytest.raises(ConfigError, match=f"The batch size is {batch_size!r}; it must be a whole number from 1, or auto"):
+            BLTModel(blt, trained.entropy_model, device="cpu", batch_size=batch_size)
+    with pytest.raises(ConfigError, match="There is no model; give the folder of a trained BLT"):
+        BLTModel(device="cpu")
+    with pytest.raises(ConfigError, match="A BLT has no argument 'entropymodel'; the nearest is 'entropy_model'"):
+        BLTModel(blt, entropymodel="x")
     with pytest.raises(ConfigError, match="The stride is 33 tokens; it must be at most 32, the context"):
         BLTModel(blt, trained.entropy_model, device="cpu", stride=33)
-    with pytest.raises(ConfigError, match=r"A task sets 'num_beams' for generating, and a BLT knows until, do_sample, .*; leave it out"):
-        BLTModel(blt, trained.entropy_model, device="cpu").generate_until(requests(("a", {"num_beams": 3})))
+    asked = BLTModel(blt, trained.entropy_model, device="cpu")
+    with pytest.raises(ConfigError, match=r"A task sets 'length_penalty' for generating, and a BLT knows until, .*; leave it out"):
+        asked.generate_until(requests(("a", {"length_penalty": 3})))
+    with pytest.raises(ConfigError, match=r"A task sets do_sample, and num_beams to 3, .*; leave one out"):
+        asked.generate_until(requests(("a", {"num_beams": 3, "do_sample": True})))
     about = json.loads((blt / "config.json").read_text(encoding="utf-8"))
     about["data"]["source_rules"] = {"code": about["data"]["patch_rule"]}
     opinionated_blt().save(tmp_path / "sources", {name: about[name] for name in ("training", "data")})
-    with pytest.raises(ConfigError, match="There is no rule for the source 'prose'; give source, one of code"):
-        BLTModel(tmp_path / "sources", trained.entropy_model, source="prose", device="cpu")
+    with pytest.raises(ConfigError, match=r"Nothing says with which rule to cut the text: .* code or any other"):
+        BLTModel(tmp_path / "sources", trained.entropy_model, device="cpu")
+    monkeypatch.setattr(PatchRule, "is_incremental", False)
+    with pytest.raises(ConfigError, match=r"The patches that .*blt was trained on look ahead, .*; train on shards of another rule"):
+        BLTModel(blt, trained.entropy_model, device="cpu")
     monkeypatch.setattr(bltmodel.lm_eval_adapter, "LM", object)
     with pytest.raises(ConfigError, match=r"not installed; run pip install 'blt-toolkit\[eval\]'"):
         BLTModel(blt, trained.entropy_model, device="cpu")

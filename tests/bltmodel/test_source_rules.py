@@ -11,7 +11,7 @@ from bltdata.errors import CheckpointError, ShardError
 from bltdata.patching import PatchRule
 from bltdata.repatch import RepatchConfig, repatch_shards
 from bltmodel.cli import main
-from bltmodel.evaluation import evaluate
+from bltmodel.evaluation import EvaluationConfig, evaluate
 from bltmodel.model import BLT
 from bltmodel.training import open_training_data
 from tests.bltmodel.datasets import RULE, train
@@ -67,12 +67,25 @@ def test_generating_takes_the_rule_of_a_source(blt, trained, monkeypatch):
     assert rules == [CODE, PROSE, RULE]
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [([], "Nothing says with which rule to cut the text: "), (["--source", "cod"], "There is no source 'cod' to say with which rule ")],
-)
-def test_generating_needs_a_source(blt, trained, source, message):
-    result = generate("--model", blt, "--entropy-model", trained.entropy_model, *source)
+def test_generating_needs_a_source(blt, trained):
+    result = generate("--model", blt, "--entropy-model", trained.entropy_model)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert message in result.stderr
-    assert result.stderr.endswith("give --source, one of code, prose.\n")
+    assert "Nothing says with which rule to cut the text: " in result.stderr
+    assert result.stderr.endswith("give --source, code, prose or any other.\n")
+
+
+def test_a_source_without_a_rule_has_that_of_all_others(blt, trained, monkeypatch):
+    rules = []
+    monkeypatch.setattr(BLT, "stream", lambda self, prompt, settings: rules.append(settings.rule) or iter([b""]))
+    result = generate("--model", blt, "--entropy-model", trained.entropy_model, "--source", "mail")
+    assert (result.exit_code, rules) == (0, [RULE])
+    assert result.stderr == "No rule is for the source 'mail' alone, so the text is cut by that of all sources without one.\n"
+
+
+def test_noised_documents_are_cut_by_the_rule_of_their_source(shards, blt, trained):
+    # Noise that changes nothing: the same documents, cut anew.
+    config = EvaluationConfig(noise=("drop=1e-12",))
+    report = evaluate(blt, shards, config, entropy_model=trained.entropy_model, compressors=()).report()
+    for figures in (report["overall"], *report["sources"].values()):
+        for name in ("bits_per_byte", "mean_patch_length"):
+            assert figures["noise"]["drop"][name] == pytest.approx(figures[name], rel=1e-6)

@@ -70,12 +70,14 @@ def test_rule_and_rounding_are_those_of_the_shards(folders, tmp_path, monkeypatc
     about = json.loads((tmp_path / "blt" / "config.json").read_text(encoding="utf-8"))
     rule = {"scheme": "entropy", "relative_threshold": 0.25, "reset_at_newline": True}
     about["data"] |= {"patch_rule": rule, "entropy_precision": "float16"}
+    about["data"]["entropy_model"]["context"] |= {"reset_at_newline": True, "precision": "bfloat16"}
     (tmp_path / "blt" / "config.json").write_text(json.dumps(about))
     asked = []
     monkeypatch.setattr(BLT, "stream", lambda self, prompt, settings: asked.append(settings) or iter([b""]))
     assert run("--model", tmp_path / "blt", "--entropy-model", folders[3], "--no-cache", "--precision", "bfloat16").exit_code == 0
     assert (asked[0].rule, asked[0].entropy_precision) == (PatchRule(**rule), "float16")
     assert asked[0].entropy_model.fingerprint == entropy_model().fingerprint
+    assert (asked[0].reset_at_newline, asked[0].scoring_dtype) == (True, torch.bfloat16)
     assert (asked[0].use_cache, asked[0].precision) == (False, torch.bfloat16)
 
 
@@ -126,7 +128,7 @@ def test_a_mistake_ends_in_one_sentence(folders, tmp_path):
         (["--model", tmp_path / "nothing", *scorer], "nothing holds no model"),
         (["--model", folders[3], *scorer], "holds bltdata.EntropyModel, but bltmodel.BLT is wanted here"),
         ([*folders, "--prompt", "a", "--prompt-file", tmp_path / "prompt"], "Both --prompt and --prompt-file are given"),
-        (model, "The rule 'entropy' reads the entropy model's entropies, and no entropy model is given"),
+        (model, "reads entropies; give the entropy model that scored them with --entropy-model"),
         ([*folders, "--stop", ""], "A stop string is empty"),
         ([*folders, "--min-p", "2"], "min_p is 2.0; it must be from 0 to 1"),
         ([*folders, "--device", "nowhere"], "The device 'nowhere' can't be used here"),

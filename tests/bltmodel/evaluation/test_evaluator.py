@@ -3,6 +3,7 @@ import gzip
 import json
 import lzma
 import math
+import shutil
 from collections.abc import Iterable
 
 import numpy as np
@@ -13,11 +14,13 @@ from bltdata.compressors import COMPRESSORS
 from bltdata.config import to_mapping
 from bltdata.errors import CheckpointError, ConfigError, CorpusError, ShardError
 from bltdata.patching import PatchRule
-from bltdata.shards import Row, open_shards, round_entropies
+from bltdata.shards import Manifest, Row, open_shards, round_entropies
 from bltdata.vocab import BYTE_OFFSET, encode
 from bltmodel.evaluation import EvaluationConfig, add_noise, evaluate
 from bltmodel.evaluation.report import Evaluation
+from bltmodel.evaluation.sections import notes
 from bltmodel.model import BLT
+from bltmodel.training import open_training_data
 from tests.bltmodel.datasets import RULE, entropy_model, opinionated_blt, texts, write_dataset
 
 SLOW = 1e-5
@@ -189,9 +192,32 @@ def test_noise_that_leaves_nothing(tmp_path, blt, trained):
 
 def test_patches_that_look_ahead_leave_nothing_to_reconstruct(trained):
     found = evaluate(trained.blt, trained.shards / "validation", device="cpu", compressors=[])
-    assert found.recalls
-    report = Evaluation(found.sources, found.config, found.about, recalls=False).report()
+    assert not found.patches_look_ahead
+    report = Evaluation(found.sources, found.config, found.about, patches_look_ahead=True).report()
     assert report["overall"]["reconstruction"] is None
+
+
+def test_figures_on_patches_that_look_ahead_say_so(trained, tmp_path, monkeypatch):
+    report = evaluate(trained.blt, trained.shards / "validation", device="cpu", compressors=[]).report()
+    assert not report["patches_look_ahead"]
+    assert not any("look ahead" in note for note in notes(report))
+    monkeypatch.setattr(PatchRule, "is_incremental", False)
+    report = evaluate(trained.blt, trained.shards / "validation", device="cpu", compressors=[]).report()
+    assert report["patches_look_ahead"]
+    assert sum("look ahead" in note for note in notes(report)) == 1
+    assert report["overall"]["reconstruction"] is None
+
+
+def test_shards_that_were_scored_line_by_line_are_others(trained, tmp_path):
+    shards = shutil.copytree(trained.shards / "validation", tmp_path / "shards")
+    manifest = Manifest.read(shards)
+    described = {**manifest.entropy_model, "context": {**manifest.entropy_model["context"], "reset_at_newline": True}}
+    parts = {name: getattr(manifest, name) for name in ("patch_rule", "entropy_precision", "corpus", "shards")}
+    Manifest.create(entropy_model=described, **parts).write(shards)
+    with pytest.raises(CheckpointError, match=r"scored line by line; build it again without --reset-scoring-at-newline\."):
+        evaluate(trained.blt, shards, device="cpu")
+    with pytest.raises(ShardError, match=r"Only one of .* was scored line by line; build one of them again"):
+        open_training_data(trained.shards / "train", shards)
 
 
 def test_compressors_get_the_documents_of_a_source_end_to_end(trained, blt):
@@ -280,7 +306,7 @@ def test_mistakes(tmp_path, trained):
         evaluate(trained.blt, shards, EvaluationConfig(stride=33))
     with pytest.raises(ConfigError, match="The device 'gpu' can't be used here"):
         evaluate(trained.blt, shards, device="gpu")
-    with pytest.raises(ConfigError, match=r"Texts are to be cut as the shards were that .*blt was trained on; give their entropy model"):
+    with pytest.raises(ConfigError, match=r"The rule of the shards that .*blt was trained on reads entropies; give the entropy model"):
         evaluate(trained.blt, shards, EvaluationConfig(noise=("drop",)))
     entropy_model(1).save(tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"other isn't the entropy model of the shards that .*blt was trained on; give that one"):

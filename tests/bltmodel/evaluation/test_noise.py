@@ -84,7 +84,9 @@ def test_swap_keeps_bytes_that_are_no_text():
     assert add_noise(BROKEN, "swap", 1.0) == b"\x80\xffba\xc3"
 
 
-@pytest.mark.parametrize(("kind", "rate"), [("dorp", 0.1), ("drop", 0.0), ("drop", 1.1), ("drop", float("nan"))])
-def test_mistakes(kind, rate):
-    with pytest.raises(ConfigError, match=rf"There is no noise '{kind}' at a rate of {rate}; known are drop, .* above 0 and up to 1"):
-        add_noise(b"a", kind, rate)
+@pytest.mark.parametrize("rate", [0.0, 1.1, float("nan")])
+def test_mistakes(rate):
+    with pytest.raises(ConfigError, match=rf"The rate of the noise 'drop' is {rate:g}; it must be above 0 and at most 1"):
+        add_noise(b"a", "drop", rate)
+    with pytest.raises(ConfigError, match="There is no noise 'dorp'; the nearest is 'drop'"):
+        add_noise(b"a", "dorp", 0.1)
