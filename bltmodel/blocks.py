@@ -7,7 +7,8 @@ of each row group its counts, of the documents those of a block or two.
 
 How good that is: the blocks of an epoch are as far from the order on the disk as a true permutation puts them. Inside an
 epoch, the documents of one row group stand within one block, where a true permutation would spread them over everything.
-So what stands side by side is a sample of the 8 row groups of a block, and which they are changes with every epoch.
+So what stands side by side is a sample of the 8 row groups of a block, and which they are changes with every epoch. The rows
+that a block's documents fill are shuffled once more (`bltmodel.rows`), so that neighbours in a document are none in a step.
 """
 
 import os
@@ -54,10 +55,10 @@ class Block:
         """Tokens of all documents."""
         return int(self.token_ends[-1])
 
-    def num_ends(self, begin: int, end: int) -> int:
-        """How many documents end in tokens `begin ... end - 1`: the targets that are no bytes."""
+    def num_ends(self, begins: np.ndarray, count: int) -> int:
+        """How many documents end in so many tokens from each of some places on: the targets that are no bytes."""
         ends = self.token_ends[1:]
-        return int(ends.searchsorted(end, side="right") - ends.searchsorted(begin, side="right"))
+        return int((ends.searchsorted(begins + count, side="right") - ends.searchsorted(begins, side="right")).sum())
 
 
 class ShuffledBlocks:
@@ -136,6 +137,10 @@ class ShuffledBlocks:
     def after(self, epoch: int, number: int) -> tuple[int, int]:
         """Epoch and number of the block after this one."""
         return (epoch, number + 1) if number + 1 < self.num_blocks(epoch) else (epoch + 1, 0)
+
+    def order_of_rows(self, epoch: int, number: int, num_rows: int) -> np.ndarray:
+        """In which order the rows of a block are taken: a permutation of `0 ... num_rows - 1`."""
+        return np.random.default_rng([self._seed, epoch, number + 1, 1]).permutation(num_rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what was read and who reads."""

@@ -24,7 +24,7 @@ from bltdata.shards import ShardDataset, open_shards
 from bltdata.training.progress import Place
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.masks import PackedBatch
-from bltmodel.rows import RowStream
+from bltmodel.rows import RowStream, row_order
 
 State = dict[str, Any]
 
@@ -76,7 +76,7 @@ class ShardReader(IterableDataset[PackedBatch | tuple[PackedBatch, State]]):
         self.num_ranks = num_ranks
         self.with_states = with_states
         # What fixes the stream; how it is dealt out may change.
-        fixed = {"dataset": dataset.manifest.fingerprint, "row_tokens": row_tokens, "seed": seed, "shuffled_bytes": shuffled_bytes}
+        fixed = {"dataset": dataset.manifest.fingerprint, "row_tokens": row_tokens, "seed": seed, "order": row_order(shuffled_bytes)}
         self._stream_name = fingerprint(fixed | {"weights": dict(sorted((weights or {}).items()))})
         self._place: Place = ()
 

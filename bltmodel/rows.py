@@ -1,12 +1,13 @@
 """The endless stream of packed rows that a BLT learns from, of one source or of several in fixed proportions.
 
-Documents fill rows in the order of `ShuffledBlocks`, as in `bltdata.training.packing`: end to end, epoch after epoch,
-without padding, and a document that doesn't fit goes on in the next row. With weights, each source has such a stream of its
-own and each row is of one source: of the one that lags most behind its share of the raw bytes so far. So after any number
-of rows a source has at most one row's bytes more than its share, and with `k` sources at most `k - 1` rows' less. A source
-that is small is repeated, in its own epochs.
+Documents fill rows in the order of `ShuffledBlocks`, as in `bltdata.training.packing`: end to end, epoch after epoch, without padding, and
+a document that doesn't fit goes on in another row. Rows that follow each other there are often of one document, and a step that learns
+from such rows learns from one document. So those that lie in a block are taken in a random order, and then the one that goes on in the
+next block. With weights, each source has such a stream of its own and each row is of one source: of the one that lags most behind its
+share of the raw bytes so far. So after any number of rows a source has at most one row's bytes more than its share, and with `k` sources
+at most `k - 1` rows' less. A source that is small is repeated, in its own epochs.
 
-A place in the stream is a tuple of integers, four for each source and none for the beginning. The stream from a place on is
+A place in the stream is a tuple of integers, five for each source and none for the beginning. The stream from a place on is
 always the same, whoever reads which of its rows. To pass rows over costs next to nothing beside reading their blocks.
 """
 
@@ -34,12 +35,22 @@ _WHOLE = 2**30
 """What all weights sum to, as integers, so that every machine compares the same numbers."""
 
 
+def row_order(shuffled_bytes: int) -> str:
+    """What a place in the stream is worth: in another order it means another one."""
+    return f"rows shuffled in blocks of {shuffled_bytes} bytes"
+
+
+Visit = Callable[[Block, np.ndarray, int], int]
+"""Takes so many tokens of a block from each of some places on, and says how many documents end in them."""
+
+
 class SourcePlace(NamedTuple):
-    """A place in the stream of one source: an epoch, a block of it, the next token of the block's documents end to end."""
+    """A place in the stream of one source: an epoch, a block of it, where in the block's tokens its rows begin, and how many were taken."""
 
     epoch: int = 0
     block: int = 0
-    token: int = 0
+    first_token: int = 0
+    row: int = 0
     num_bytes: int = 0
     """Raw bytes before this place, from the first epoch on."""
 
@@ -50,6 +61,7 @@ class SourceRows:
     def __init__(self, blocks: ShuffledBlocks, row_tokens: int) -> None:
         self.blocks = blocks
         self.row_tokens = row_tokens
+        self._order: tuple[SourcePlace | None, np.ndarray] = None, np.empty(0, dtype=np.int64)
 
     def skip(self, place: SourcePlace, num_rows: int) -> SourcePlace:
         """The place after so many rows."""
@@ -58,40 +70,67 @@ class SourceRows:
     def read(self, place: SourcePlace, num_rows: int, numbers: np.ndarray, flags: np.ndarray, at: int) -> SourcePlace:
         """Write rows from token `at` of `numbers` and `flags` on, see `fill_rows`; returns the place after them."""
 
-        def write(block: Block, begin: int, end: int) -> int:
+        def write(block: Block, begins: np.ndarray, count: int) -> int:
             nonlocal at
-            num_ends = fill_rows(block, begin, end, numbers, flags, at)
-            at += end - begin
+            num_ends = fill_rows(block, begins, count, numbers, flags, at)
+            at += len(begins) * count
             return num_ends
 
         return self._walk(place, num_rows, write)
 
-    def _walk(self, place: SourcePlace, num_rows: int, visit: Callable[[Block, int, int], int]) -> SourcePlace:
-        """Visit the tokens `begin ... end - 1` of blocks that the rows consist of; a visit says how many documents end in them."""
-        if not num_rows:
-            return place
-        epoch, number, token, num_bytes = place
-        left, num_empty = num_rows * self.row_tokens, 0
+    def _walk(self, place: SourcePlace, num_rows: int, visit: Visit) -> SourcePlace:
+        """Visit what the next rows consist of."""
+        num_empty = 0
+        while num_rows:
+            block = self.blocks.block(place.epoch, place.block)
+            num_inside, num_behind = divmod(block.num_tokens - place.first_token, self.row_tokens)
+            taken = min(num_rows, num_inside - place.row)
+            if taken:
+                numbers = self._order_of(place, num_inside)[place.row : place.row + taken]
+                num_ends = visit(block, place.first_token + numbers * self.row_tokens, self.row_tokens)
+                num_bytes = place.num_bytes + taken * self.row_tokens - num_ends
+                place = place._replace(row=place.row + taken, num_bytes=num_bytes)
+                if place.row > PREFETCH_AT * num_inside:
+                    self.blocks.expect(place.epoch, place.block)
+            elif num_behind:
+                place, taken = self._cross(place, num_behind, visit), 1
+            else:
+                epoch, number = self.blocks.after(place.epoch, place.block)
+                place = SourcePlace(epoch, number, 0, 0, place.num_bytes)
+                num_empty = self._count_empty(block, num_empty, epoch)
+            num_rows -= taken
+        return place
+
+    def _cross(self, place: SourcePlace, num_behind: int, visit: Visit) -> SourcePlace:
+        """Visit the row that begins with the last tokens of a block, behind all other rows, and goes on in the next."""
+        epoch, number, num_bytes = place.epoch, place.block, place.num_bytes
+        missing, num_empty = self.row_tokens, 0
         while True:
             block = self.blocks.block(epoch, number)
-            end = min(token + left, block.num_tokens)
-            if end > token:
-                num_bytes += end - token - visit(block, token, end)
-                left, token, num_empty = left - end + token, end, 0
-            if not left:
-                break
-            if token == 0:
-                num_empty += 1
-                self._check_not_lost(num_empty, epoch)
-            (epoch, number), token = self.blocks.after(epoch, number), 0
-        if token > PREFETCH_AT * block.num_tokens:
-            self.blocks.expect(epoch, number)
-        return SourcePlace(epoch, number, token, num_bytes)
+            begin, count = (
+                (block.num_tokens - num_behind, num_behind) if missing == self.row_tokens else (0, min(missing, block.num_tokens))
+            )
+            if count:
+                num_bytes += count - visit(block, np.array([begin]), count)
+                missing -= count
+            if not missing:
+                return SourcePlace(epoch, number, count, 0, num_bytes)
+            num_empty = self._count_empty(block, num_empty, epoch)
+            epoch, number = self.blocks.after(epoch, number)
 
-    def _check_not_lost(self, num_empty: int, epoch: int) -> None:
+    def _count_empty(self, block: Block, num_empty: int, epoch: int) -> int:
+        """How many blocks in a row had nothing, `block` the last of them."""
         # The documents were counted, so a whole epoch without any means that somebody changed the shards.
         if num_empty > 2 * self.blocks.num_blocks(epoch) + 2:
             raise CorpusError(f"{self.blocks.dataset.folder} lost its documents while it was read; build the shards again.")
+        return 0 if block.num_tokens else num_empty + 1
+
+    def _order_of(self, place: SourcePlace, num_rows: int) -> np.ndarray:
+        """In which order the rows of a block are taken."""
+        block = place._replace(row=0, num_bytes=0)
+        if self._order[0] != block:
+            self._order = block, self.blocks.order_of_rows(place.epoch, place.block, num_rows)
+        return self._order[1]
 
 
 class RowStream:
@@ -207,22 +246,22 @@ class RowStream:
         return tuple(number for part in parts for number in part)
 
 
-def fill_rows(block: Block, begin: int, end: int, numbers: np.ndarray, flags: np.ndarray, at: int) -> int:
-    """Write tokens `begin ... end - 1` of a block's documents.
+def fill_rows(block: Block, begins: np.ndarray, count: int, numbers: np.ndarray, flags: np.ndarray, at: int) -> int:
+    """Write so many tokens of a block's documents, from each of some places on.
 
     Args:
         block: holds them.
-        begin: the first of them.
-        end: after the last.
+        begins: int64, the places.
+        count: tokens from each.
         numbers: int64 `[3, B, T]`, ids, targets and `visible_from` of a `PackedBatch`. Written.
         flags: bool `[2, B, T]`, its starts and next starts. Written.
-        at: where in `B * T` the first token goes.
+        at: where in `B * T` the first token goes; the others follow.
 
     Returns:
         How many documents end in them.
     """
     arrays = (block.data, block.starts, block.data_begins, block.starts_begins, block.token_ends)
-    return int(_pack(*arrays, begin, end, at, numbers, flags))
+    return int(_pack(*arrays, begins, count, at, numbers, flags))
 
 
 def packed_batch(numbers: np.ndarray, flags: np.ndarray) -> PackedBatch:
@@ -253,29 +292,31 @@ def _fill(numbers: np.ndarray, value: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _pack(  # type: ignore[no-untyped-def]
-    data, starts, data_begins, starts_begins, token_ends, begin, end, at, numbers, flags
+    data, starts, data_begins, starts_begins, token_ends, begins, count, at, numbers, flags
 ):
-    row_tokens = numbers.shape[2]
+    row_tokens, num_ends = numbers.shape[2], 0
     ids, targets, visible_from = numbers[0].reshape(-1), numbers[1].reshape(-1), numbers[2].reshape(-1)
     own, following = flags[0].reshape(-1), flags[1].reshape(-1)
-    document = np.searchsorted(token_ends, begin, side="right") - 1
-    first_document = document
-    while begin < end:
-        first, last = token_ends[document], token_ends[document + 1]
-        count = min(last, end, begin + row_tokens - at % row_tokens) - begin
-        token, is_whole = begin - first, begin + count == last
-        byte, flag, row_start = data_begins[document] + token, starts_begins[document] + token, at % row_tokens
-        # Token t stands for byte t - 1 and predicts position t. What a piece begins with starts a patch whatever stands here.
-        ids[at] = BOS_ID if token == 0 else np.int64(data[byte - 1]) + BYTE_OFFSET
-        own[at] = False
-        _copy_ids(data[byte : byte + count - 1], ids[at + 1 : at + count])
-        _copy_ids(data[byte : byte + count - is_whole], targets[at : at + count - is_whole])
-        if is_whole:
-            targets[at + count - 1] = EOS_ID
-        _copy_flags(starts[flag : flag + count - 1], own[at + 1 : at + count])
-        _copy_flags(starts[flag : flag + count], following[at : at + count])
-        _fill(visible_from[at : at + count], row_start)
-        begin += count
-        at += count
-        document += is_whole
-    return document - first_document
+    for begin in begins:
+        end = begin + count
+        document = np.searchsorted(token_ends, begin, side="right") - 1
+        while begin < end:
+            first, last = token_ends[document], token_ends[document + 1]
+            taken = min(last, end, begin + row_tokens - at % row_tokens) - begin
+            token, is_whole = begin - first, begin + taken == last
+            byte, flag, row_start = data_begins[document] + token, starts_begins[document] + token, at % row_tokens
+            # Token t stands for byte t - 1 and predicts position t. What a piece begins with starts a patch whatever stands here.
+            ids[at] = BOS_ID if token == 0 else np.int64(data[byte - 1]) + BYTE_OFFSET
+            own[at] = False
+            _copy_ids(data[byte : byte + taken - 1], ids[at + 1 : at + taken])
+            _copy_ids(data[byte : byte + taken - is_whole], targets[at : at + taken - is_whole])
+            if is_whole:
+                targets[at + taken - 1] = EOS_ID
+            _copy_flags(starts[flag : flag + taken - 1], own[at + 1 : at + taken])
+            _copy_flags(starts[flag : flag + taken], following[at : at + taken])
+            _fill(visible_from[at : at + taken], row_start)
+            begin += taken
+            at += taken
+            document += is_whole
+            num_ends += is_whole
+    return num_ends

@@ -35,7 +35,7 @@ from bltmodel.data import ShardStore, collate
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
 from bltmodel.patch_budget import BudgetedRows, patches_a_row
-from bltmodel.rows import RowStream
+from bltmodel.rows import RowStream, row_order
 from bltmodel.step_config import StepConfig
 
 if TYPE_CHECKING:
@@ -217,8 +217,7 @@ def train_blt(
             extra = {"training": to_mapping(config), "data": data.describe(), **patches}
             task = BLTTask(model, learned, validation_rows, config, folder, extra, world)
             task.patches_per_row = budget
-            # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
-            identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES, **patches}
+            identity = {"model": to_mapping(architecture), "data": data.describe(), "row_order": row_order(SHUFFLED_BYTES), **patches}
             run = TrainingRun(task, config, folder, identity, reporter, world, keeping, placement)
         if reporter and world.is_first and data.weights:
             reporter.said(_mixture_line(train_rows, config))

@@ -12,7 +12,7 @@ from bltdata.nn import moved
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import Share, TrainingConfig
 from bltdata.training.interface import Step
-from bltdata.training.packing import Cursor, PackedRow, Packer, StoreT
+from bltdata.training.packing import PackedRow, Packer, ShuffledRows, StoreT
 from bltdata.training.progress import Place
 from bltdata.training.states import LAST_FOLDER
 from bltdata.training.world import World
@@ -49,7 +49,7 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
 
     Args:
         model: stands on the device where it trains.
-        train: rows to learn from; a stream that makes its own batches, or a packer, whose rows `collate` makes into some.
+        train: rows to learn from; a stream that makes its own batches, or one of rows that `collate` makes into some.
         validation: rows to judge on; each evaluation reads all of them.
         config: how it is trained.
         folder: where the best model goes.
@@ -60,7 +60,7 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
     def __init__(
         self,
         model: ModelT,
-        train: Packer[StoreT] | TrainingRows[BatchT],
+        train: ShuffledRows[StoreT] | TrainingRows[BatchT],
         validation: Packer[StoreT],
         config: TrainingConfig,
         folder: Path,
@@ -106,11 +106,11 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
 
         All processes go through the same rows, and each reads the documents of its own.
         """
-        if not isinstance(self._train, Packer):
+        if not isinstance(self._train, ShuffledRows):
             for step in self._train.steps(cursor, self._batch_rows, share, self._world.rank):
                 yield Step(map(self.to_device, step.batches), step.num_bytes, step.cursor, step.counted)
             return
-        rows = self._train.endless_rows(Cursor(*cursor))
+        rows = self._train.endless_rows(cursor)
         begin = self._world.rank * share.num_rows
         while True:
             taken = list(itertools.islice(rows, self._batch_rows))

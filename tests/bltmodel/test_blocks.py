@@ -177,7 +177,9 @@ def test_the_threads_of_a_parent_are_not_waited_for(dataset, monkeypatch):
 def test_ends_of_documents_in_a_stretch(tmp_path):
     (block,) = all_of(blocks_of(open_shards(write_dataset(tmp_path / "shards", [b"abc"] * 3))))
     # Tokens 3, 7 and 11 predict an end.
-    assert [block.num_ends(*stretch) for stretch in ((0, 12), (0, 3), (0, 4), (3, 4), (4, 12), (4, 7), (7, 8))] == [3, 0, 1, 1, 2, 0, 1]
+    stretches = ((0, 12), (0, 3), (0, 4), (3, 4), (4, 12), (4, 7), (7, 8))
+    assert [block.num_ends(np.array([begin]), end - begin) for begin, end in stretches] == [3, 0, 1, 1, 2, 0, 1]
+    assert block.num_ends(np.array([0, 4, 8]), 4) == 3
 
 
 def test_patches_that_do_not_add_up_are_refused(dataset, monkeypatch):

@@ -55,7 +55,7 @@ def test_the_state_is_small_and_leads_to_what_follows(folder, weights):
     whole = take(reader(folder, weights=weights), 40)
     assert same(take(reading, 25), whole[:25])
     state = json.loads(json.dumps(reading.state_dict()))
-    assert len(state["place"]) == 4 * (2 if weights else 1)
+    assert len(state["place"]) == 5 * (2 if weights else 1)
     again = reader(folder, weights=weights)
     again.load_state_dict(state)
     assert again.state_dict() == state

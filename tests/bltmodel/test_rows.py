@@ -53,14 +53,27 @@ def joined(batches: list[PackedBatch]) -> PackedBatch:
 
 
 def slow_rows(dataset: ShardDataset, selection: Selection, row_tokens: int, keep: np.ndarray | None, count: int) -> PackedBatch:
-    """The rows of the blocks' documents, packed piece by piece."""
+    """The rows of the blocks' documents, packed piece by piece, those that lie in a block in another order."""
     blocks = ShuffledBlocks(dataset, selection, 3, keep, shuffled_bytes=SHUFFLED_BYTES, prefetch=False)
+    return shuffled_rows(dataset, blocks, row_tokens, count)
 
+
+def shuffled_rows(dataset: ShardDataset, blocks: ShuffledBlocks, row_tokens: int, count: int) -> PackedBatch:
     def order(epoch: int) -> np.ndarray:
         return np.concatenate([blocks.block(epoch, number).documents for number in range(blocks.num_blocks(epoch))])
 
-    rows = itertools.islice(Packer(ShardStore(dataset), order, row_tokens).endless_rows(Cursor()), count)
-    return collate([row for row, _ in rows], torch.device("cpu"))
+    # As many as lie in blocks of which the first `count` rows have one.
+    numbers: list[int] = []
+    epoch = number = begin = 0
+    while len(numbers) < count:
+        end = begin + blocks.block(epoch, number).num_tokens
+        inside = range(-(-begin // row_tokens), end // row_tokens)
+        # The row that goes on in this block comes first, unless it began further back.
+        numbers += range(len(numbers), inside.start)
+        numbers += [inside[place] for place in blocks.order_of_rows(epoch, number, len(inside))]
+        (epoch, number), begin = blocks.after(epoch, number), end
+    rows = list(itertools.islice(Packer(ShardStore(dataset), order, row_tokens).endless_rows(Cursor()), max(numbers) + 1))
+    return collate([rows[number][0] for number in numbers[:count]], torch.device("cpu"))
 
 
 # --------------------------------------------------------------------------------------------------------------- one stream
@@ -102,12 +115,17 @@ def test_any_documents_in_any_rows(tmp_path_factory, documents, row_tokens, skip
     dataset = open_shards(write_dataset(tmp_path_factory.mktemp("any") / "shards", documents, row_group_bytes=8))
     stream = RowStream(dataset, row_tokens, seed=3, shuffled_bytes=8, prefetch=False)
     blocks = ShuffledBlocks(dataset, select_all(dataset), 3, shuffled_bytes=8, prefetch=False)
+    expected = shuffled_rows(dataset, blocks, row_tokens, skipped + 10)
+    assert_equal(stream.read(stream.skip((), skipped), 10)[0], PackedBatch(*(tensor[skipped:] for tensor in expected)))
 
-    def order(epoch: int) -> np.ndarray:
-        return np.concatenate([blocks.block(epoch, number).documents for number in range(blocks.num_blocks(epoch))])
 
-    rows = itertools.islice(Packer(ShardStore(dataset), order, row_tokens).endless_rows(Cursor()), skipped, skipped + 10)
-    assert_equal(stream.read(stream.skip((), skipped), 10)[0], collate([row for row, _ in rows], torch.device("cpu")))
+def test_neighbours_in_a_document_are_none_in_a_step(tmp_path):
+    documents = [bytes([97 + number]) * 400 for number in range(20)]
+    dataset = open_shards(write_dataset(tmp_path / "shards", documents, row_group_bytes=1000))
+    batch, _ = RowStream(dataset, 20, seed=3, prefetch=False).read((), 400)
+    of_rows = batch.ids_BT.numpy().max(1)
+    # In their order nearly all are together; of twenty documents, two rows have one in common by chance once in ten.
+    assert (of_rows[1:] == of_rows[:-1]).sum() < 80
 
 
 # ------------------------------------------------------------------------------------------------------------------- ranks
@@ -144,7 +162,7 @@ def source_of_each(dataset: ShardDataset, stream: RowStream, place: Place, count
     sources, sizes = [], []
     for _ in range(count):
         after = stream.skip(place, 1)
-        changed = [number for number in range(len(names)) if after[4 * number : 4 * number + 4] != place[4 * number : 4 * number + 4]]
+        changed = [number for number in range(len(names)) if after[5 * number : 5 * number + 5] != place[5 * number : 5 * number + 5]]
         assert len(changed) == 1
         sources.append(names[changed[0]])
         sizes.append(stream.num_bytes(after) - stream.num_bytes(place))
@@ -154,7 +172,7 @@ def source_of_each(dataset: ShardDataset, stream: RowStream, place: Place, count
 
 def test_every_row_is_of_one_source_and_continues_its_stream(dataset):
     stream = stream_of(dataset, weights=WEIGHTS)
-    start = (0,) * 12
+    start = (0,) * 15
     sources, _ = source_of_each(dataset, stream, start, 150)
     batch, _ = stream.read((), 150)
     assert set(sources) == set(WEIGHTS)
@@ -170,7 +188,7 @@ def test_every_row_is_of_one_source_and_continues_its_stream(dataset):
 def test_proportions_are_exact_at_every_row(dataset, weights):
     stream = stream_of(dataset, 40, weights=weights)
     shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-    sources, sizes = source_of_each(dataset, stream, (0,) * (4 * sum(map(bool, weights.values()))), 400)
+    sources, sizes = source_of_each(dataset, stream, (0,) * (5 * sum(map(bool, weights.values()))), 400)
     given_bytes, num_sources = Counter[str](), sum(map(bool, weights.values()))
     for source, size in zip(sources, sizes, strict=True):
         given_bytes[source] += size
@@ -183,13 +201,13 @@ def test_proportions_are_exact_at_every_row(dataset, weights):
 def test_a_small_source_is_repeated_in_epochs_of_its_own(dataset):
     stream = stream_of(dataset, weights=WEIGHTS)
     _, place = stream.read((), 150)
-    epochs = dict(zip(WEIGHTS, place[::4], strict=True))
+    epochs = dict(zip(WEIGHTS, place[::5], strict=True))
     assert epochs["tiny"] > 10 * epochs["prose"]
     expected = stream.epochs(stream.num_bytes(place))
     for number, name in enumerate(WEIGHTS):
         size = stream._sources[number].blocks.selection.num_bytes
-        assert place[4 * number + 3] / size == pytest.approx(expected[name], rel=0.1)
-        assert int(place[4 * number + 3] / size) == epochs[name]
+        assert place[5 * number + 4] / size == pytest.approx(expected[name], rel=0.1)
+        assert int(place[5 * number + 4] / size) == epochs[name]
 
 
 def test_weights_count_only_against_each_other(dataset):

@@ -12,6 +12,7 @@ from bltdata.training.packing import (
     PackedRow,
     Packer,
     Piece,
+    ShuffledRows,
     first_documents,
     in_order,
     inputs_and_targets,
@@ -211,3 +212,50 @@ def test_nothing_to_train_on(documents):
     packed = Packer(Documents(documents), in_order(np.arange(0)), 4)
     with pytest.raises(CorpusError, match=r"^There are no documents to train on; choose others\.$"):
         next(packed.endless_rows(Cursor()))
+
+
+# ------------------------------------------------------------------------------------------------------------ shuffled rows
+
+
+@given(DOCUMENTS.filter(any), st.integers(2, 9), st.integers(1, 6), st.integers(0, 40))
+def test_shuffled_rows_are_the_rows_of_each_stretch(documents, row_tokens, num_rows, skipped):
+    packed = packer(documents, row_tokens, seed=3)
+    shuffled = ShuffledRows(packed, 5, num_rows)
+    found = [(as_lists(row), place) for row, place in itertools.islice(shuffled.endless_rows(()), skipped + 20)]
+    # Any place leads to what follows it.
+    place = found[skipped - 1][1] if skipped else ()
+    resumed = itertools.islice(ShuffledRows(packer(documents, row_tokens, seed=3), 5, num_rows).endless_rows(place), 20)
+    assert [(as_lists(row), place) for row, place in resumed] == found[skipped:]
+    # Stretch by stretch, they are those of the packer.
+    cursor, taken = Cursor(), 0
+    while taken < len(found):
+        rows, after = packed.stretch(cursor, num_rows)
+        assert 1 <= len(rows) <= num_rows
+        if taken + len(rows) <= len(found):
+            assert sorted(map(repr, map(as_lists, rows))) == sorted(repr(row) for row, _ in found[taken : taken + len(rows)])
+        taken, cursor = taken + len(rows), after
+
+
+def test_a_stretch_ends_with_the_epoch():
+    packed = packer([b"abcdefgh", b"ijklm"], row_tokens=4)
+    # 15 tokens: the fourth row begins the next epoch.
+    rows, after = packed.stretch(Cursor(), 100)
+    assert (len(rows), after) == (4, Cursor(1, 0, 1))
+    rows, after = packed.stretch(after, 100)
+    assert (len(rows), after) == (4, Cursor(2, 0, 2))
+    rows, after = packed.stretch(Cursor(), 2)
+    assert (len(rows), after) == (2, Cursor(0, 0, 8))
+
+
+def test_neighbours_in_a_document_are_none_in_a_step():
+    documents = [bytes([number]) * 400 for number in range(20)]
+    rows = itertools.islice(ShuffledRows(packer(documents, 20, seed=0), 1).endless_rows(()), 400)
+    of_rows = [{piece.document for piece in row.pieces} for row, _ in rows]
+    together = sum(bool(one & other) for one, other in itertools.pairwise(of_rows))
+    # In the packer's order nearly all are together; of twenty documents, two rows have one in common by chance once in ten.
+    assert together < 80
+    orders = [
+        [row.pieces for row, _ in itertools.islice(ShuffledRows(packer(documents, 20, seed=0), seed).endless_rows(()), 30)]
+        for seed in (1, 2)
+    ]
+    assert orders[0] != orders[1]
