@@ -21,11 +21,12 @@ from bltdata.shards import open_shards
 from bltdata.training.packing import Packer, in_order, spread_documents
 from bltdata.training.progress import Reporter
 from bltdata.training.world import World
+from bltmodel.cutting import trained_on
 from bltmodel.data import ShardStore, collate
 from bltmodel.latent import LatentTransformer
 from bltmodel.model import BLT
 from bltmodel.step_config import StepConfig
-from bltmodel.training import TrainingData, open_training_data, train_blt, trained_on
+from bltmodel.training import TrainingData, open_training_data, train_blt
 from tests.bltmodel.datasets import entropy_model, texts, train, training, write_dataset
 from tests.bltmodel.documents import tiny_config
 from tests.several import group
