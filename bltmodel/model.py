@@ -160,6 +160,7 @@ class BLT(nn.Module):
         Raises:
             ConfigError: a setting is out of range or missing.
             PatchingError: the rule needs the whole document before it can cut it.
+            CheckpointError: what the model predicts are no numbers.
         """
         settings = GenerationSettings(
             entropy_model=entropy_model,
@@ -184,6 +185,7 @@ class BLT(nn.Module):
 
         Raises:
             ConfigError: a beam search is asked for, in which nothing is certain before its end.
+            CheckpointError: what the model predicts are no numbers.
         """
         return in_characters(bytes([new.byte]) for new in new_bytes(self.eval(), [prompt], settings))
 

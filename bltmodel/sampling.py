@@ -1,8 +1,11 @@
 """Choosing the next id from logits."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from bltdata.errors import CheckpointError
 from bltdata.vocab import BYTE_OFFSET, EOS_ID, MAX_ENTROPY_NATS
 from bltmodel.sampling_config import SamplingConfig
 
@@ -18,6 +21,9 @@ def sample(
         generator: on the CPU; it alone decides, so a seed fixes the choice on every device.
         recent: the document so far, or as much of it as the repetition window has.
         entropy_nats: the entropy model's uncertainty here, where the temperature follows it.
+
+    Raises:
+        CheckpointError: the logits are no numbers.
 
     >>> logits = torch.zeros(260)
     >>> logits[70] = 1.0
@@ -52,8 +58,14 @@ def allowed(logits: Tensor, config: SamplingConfig, recent: bytes) -> Tensor:
 
     Returns:
         float32 `[260]`, on the CPU.
+
+    Raises:
+        CheckpointError: the logits are no numbers.
     """
     logits = logits.detach().float().cpu().clone()
+    # NaN and infinity win over every number, and there is a number unless all are -inf.
+    if not math.isfinite(logits.max()):
+        raise CheckpointError("What the BLT predicts are no numbers; it is damaged, train it again.")
     end = logits[EOS_ID].item()
     logits[:BYTE_OFFSET] = -torch.inf
     if config.stop_at_eos:

@@ -38,6 +38,7 @@ def generate(model: NextByteModel, prompts: Sequence[bytes], settings: Generatio
 
     Raises:
         ConfigError: there are more or fewer seeds than prompts, or a prompt stands where a list of them should.
+        CheckpointError: what the model predicts are no numbers.
     """
     _check(prompts)
     if settings.sampling.num_beams > 1:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltdata.errors import ConfigError
+from bltdata.errors import CheckpointError, ConfigError
 from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID, VOCAB_SIZE
 from bltmodel.sampling import allowed, sample, temperature_factor
 from bltmodel.sampling_config import SamplingConfig
@@ -138,6 +138,18 @@ def test_the_choice_is_fixed_by_the_seed_and_touches_nothing():
     assert chosen[0] == chosen[1] != chosen[2]
     assert torch.equal(logits, before)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"adaptive_temperature": "blt"}, {"repetition_penalty": 2.0}])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("token", [BOE_ID, EOS_ID, 70])
+def test_logits_that_are_no_numbers_are_refused(settings, value, token):
+    logits = torch.zeros(VOCAB_SIZE)
+    logits[token] = value
+    with pytest.raises(CheckpointError, match=r"^What the BLT predicts are no numbers; it is damaged, train it again\.$"):
+        sample(logits, SamplingConfig(**settings), generator(), recent=b"B")
+    with pytest.raises(CheckpointError):
+        sample(torch.full((VOCAB_SIZE,), -torch.inf), SamplingConfig(**settings), generator())
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,21 @@ def test_one_sentence_and_nothing_else(trained, tmp_path, problem):
         assert sorted(path.name for path in tmp_path.iterdir()) == ["blt"], name
 
 
+@pytest.mark.parametrize("options", [[], ["--temperature", "0"], ["--num-beams", "2"], ["--no-cache"], ["--interactive"]])
+def test_weights_that_are_no_numbers(trained, tmp_path, options):
+    shutil.copytree(trained.blt, tmp_path / "blt")
+    weights = safetensors.torch.load_file(tmp_path / "blt" / "model.safetensors")
+    weights["decoder.norm.weight"][0] = torch.nan
+    safetensors.torch.save_file(weights, tmp_path / "blt" / "model.safetensors")
+    arguments = [*COMMANDS["generate"](tmp_path / "blt", trained, tmp_path), *options]
+    result = CliRunner().invoke(main, [*map(str, arguments)], input="b\n")
+    assert result.exit_code == 1
+    # The prompt had been written by then, or not yet.
+    assert result.stdout in ("", "a", "a\n")
+    assert result.stderr.endswith("Error: What the BLT predicts are no numbers; it is damaged, train it again.\n")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("problem", ["config of an old version", "config truncated", "weights truncated", "weights missing"])
 def test_an_entropy_model_likewise(trained, tmp_path, problem):
     file, spoil, message = PROBLEMS[problem]
