@@ -85,6 +85,8 @@ class SamplingConfig:
         """Why nothing would read a field, and what to do about it; None where something does."""
         if name in OF_DRAWING and self.num_beams > 1:
             return "a beam search draws nothing; leave it out, or num_beams"
+        if name in OF_DRAWING and name != "temperature" and self.temperature == 0:
+            return "the temperature is 0, which takes the most probable byte always; leave it out, or set another temperature"
         if name == "length_penalty" and self.num_beams == 1:
             return "there is no beam search; leave it out, or set num_beams"
         if name in ("adaptive_low", "adaptive_high") and self.adaptive_temperature == "off":

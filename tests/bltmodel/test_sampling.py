@@ -126,7 +126,9 @@ def test_the_end_can_be_forbidden():
 def test_only_bytes_and_the_end_are_ever_chosen(temperature, top_k, top_p, stop_at_eos, seed, scale):
     logits = torch.randn(VOCAB_SIZE, generator=generator(seed)) * scale
     logits[[BOE_ID, BOS_ID, 3]] = 2e4
-    config = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, stop_at_eos=stop_at_eos)
+    # At a temperature of 0 nothing reads the others.
+    among = {"top_k": top_k, "top_p": top_p} if temperature else {}
+    config = SamplingConfig(temperature=temperature, stop_at_eos=stop_at_eos, **among)
     chosen = sample(logits, config, generator(seed))
     assert chosen >= BYTE_OFFSET or (chosen == EOS_ID and stop_at_eos)
 
@@ -174,6 +176,11 @@ def test_logits_that_are_no_numbers_are_refused(settings, value, token):
         ({"num_beams": 2, "temperature": 0.5}, "temperature is 0.5, but a beam search draws nothing"),
         ({"adaptive_temperature": "blt", "adaptive_low": 2.0}, "adaptive_low is 2.0 and adaptive_high 1.5; they must be finite numbers"),
         ({"adaptive_high": 2.0}, "adaptive_high is 2.0, but adaptive_temperature is off"),
+        ({"temperature": 0.0, "top_k": 3}, "top_k is 3, but the temperature is 0, which takes the most probable byte always; leave it out"),
+        ({"temperature": 0.0, "top_p": 0.9}, "top_p is 0.9, but the temperature is 0"),
+        ({"temperature": 0.0, "min_p": 0.1}, "min_p is 0.1, but the temperature is 0"),
+        ({"temperature": 0.0, "adaptive_temperature": "blt"}, "adaptive_temperature is 'blt', but the temperature is 0"),
+        ({"temperature": 0.0, "adaptive_temperature": "blt", "adaptive_low": 0.1}, "adaptive_temperature is 'blt', but"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
