@@ -65,6 +65,13 @@ class EvaluationConfig:
         _check_rate("noise_rate", self.noise_rate)
         # Read here, so that a mistake is one before anything is computed.
         _ = self.noise_rates
+        self._check_that_the_rate_is_read()
+
+    def _check_that_the_rate_is_read(self) -> None:
+        if self.noise_rate == type(self).noise_rate or any("=" not in given for given in self.noise):
+            return
+        why = "every kind of noise has a rate of its own" if self.noise else "no kind of noise is given"
+        raise ConfigError(f"noise_rate is {self.noise_rate:g}, but {why}; leave it out, or give noise a kind without a rate.")
 
     def stride_of(self, context_tokens: int) -> int:
         """The stride for a context.

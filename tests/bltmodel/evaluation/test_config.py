@@ -25,6 +25,8 @@ def test_rates_of_noise():
         ({"resamples": 99}, "The number of resamples is 99; it must be at least 100"),
         ({"seed": -1}, "The seed is -1; it must be 0 or more"),
         ({"noise_rate": 0.0}, "noise_rate is 0; it must be above 0 and at most 1"),
+        ({"noise_rate": 0.2}, "noise_rate is 0.2, but no kind of noise is given; leave it out, or give noise a kind without a rate"),
+        ({"noise_rate": 0.2, "noise": ("drop=0.1", "swap=0.3")}, "noise_rate is 0.2, but every kind of noise has a rate of its own; leave"),
         ({"noise": ("dorp",)}, "There is no noise 'dorp'; the nearest is 'drop'"),
         ({"noise": ("drop", "drop=0.2")}, "The noise 'drop' is given twice"),
         ({"noise": ("drop=much",)}, "The rate of the noise 'drop' is 'much'; it must be a number, such as drop=0.2"),
