@@ -60,6 +60,10 @@ def evaluate(
     config = settings(ctx, EvaluationConfig, sections["evaluation"], where=section_name(config_file, "evaluation"))
     if markdown is not None and markdown.is_dir():
         raise ConfigError(f"{markdown} is a folder; give a file to write the tables to.")
+    if entropy_model is not None and not config.noise:
+        raise ConfigError(
+            f"--entropy-model is {entropy_model}, but nothing reads it without --noise; leave it out, or give a kind of noise."
+        )
 
     from bltdata.shards import open_shards
     from bltmodel.evaluation.evaluator import evaluate as run
