@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import click
+
 from bltdata.cli.progress import say
 from bltdata.config import nearest
 
@@ -112,7 +114,10 @@ def _next_line() -> bytes | None:
     while True:
         try:
             if sys.stdin.isatty():
-                return input("> ").encode(errors="surrogateescape")
+                if sys.stdout.isatty():
+                    return input("> ").encode(errors="surrogateescape")
+                # `input` would write it into the file or the pipe that is to have the text alone.
+                click.echo("> ", nl=False, err=True)
             line = sys.stdin.buffer.readline()
             return line.removesuffix(b"\n") if line else None
         except EOFError:

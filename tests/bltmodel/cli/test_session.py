@@ -1,4 +1,6 @@
+import contextlib
 import json
+import os
 import re
 import signal
 
@@ -103,6 +105,33 @@ def test_ctrl_c_between_the_turns_says_how_to_end(folders, monkeypatch):
     session.converse(opinionated_blt(1), settings, b"", 0, coloured=False)
     assert "\nCtrl-D or /quit ends the session." in said
     assert b"".join(written).endswith(b"\n")
+
+
+def what_a_terminal_shows(keyboard: int) -> bytes:
+    """All of it, what was typed too, after the other side was closed."""
+    seen = b""
+    with open(keyboard, "rb", buffering=0) as screen, contextlib.suppress(OSError):
+        while piece := screen.read(1000):
+            seen += piece
+    return seen
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["terminal", "file"])
+def test_a_prompt_is_for_who_types(monkeypatch, capfd, tmp_path, shown):
+    """It is on the terminal, and never in a file that is to have the text."""
+    monkeypatch.setattr("bltmodel.generation.new_bytes", lambda model, prompts, settings: iter([NewByte(0, ord("x"), True, 1.0)]))
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"a\n\nb\n\x04")
+    settings = GenerationSettings(rule=RULE, entropy_model=entropy_model(), max_new_bytes=3)
+    with open(terminal) as stdin, open(terminal if shown else tmp_path / "text", "w", closefd=not shown) as stdout:
+        monkeypatch.setattr(session.sys, "stdin", stdin)
+        monkeypatch.setattr(session.sys, "stdout", stdout)
+        session.converse(opinionated_blt(1), settings, b"", 0, coloured=False)
+    seen, said = what_a_terminal_shows(keyboard), capfd.readouterr().err
+    assert seen.count(b"> ") == (4 if shown else 0)
+    assert said.count("> ") == (0 if shown else 4)
+    if not shown:
+        assert (tmp_path / "text").read_bytes() == b"x\n" * 3
 
 
 def test_an_end_at_once_is_said(folders, monkeypatch):
