@@ -15,6 +15,7 @@ from pipelines.recipe import read_recipe
     python -m pipelines quickstart
     python -m pipelines my-recipe.toml --out runs/mine
     """,
+    resumes=True,
 )
 @click.argument("name")
 @click.option("--out", type=ANY_PATH, metavar="FOLDER", help="Where everything goes.  [default: runs/NAME]")

@@ -15,6 +15,7 @@ import bltdata
 import bltdata.cli
 import bltmodel
 import bltmodel.cli
+import pipelines.cli
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -109,6 +110,14 @@ def test_every_command_has_help_and_an_example(program, name):
     shown = help_of(program, name)
     assert f"Example:\n  {program} {name}" in shown
     assert "--debug" in shown
+
+
+def test_help_says_of_every_command_that_resumes_that_it_does():
+    commands = [GROUPS[program].COMMANDS[name].load() for program, name in COMMANDS]
+    resuming = [loaded.name for loaded in commands if loaded.resumes]
+    assert resuming == [loaded.name for loaded in commands if "again to go on after a stop" in " ".join(loaded.help.split())]
+    assert resuming == ["train-entropy-model", "build-shards", "repatch", "convert", "train"]
+    assert pipelines.cli.main.resumes
 
 
 @pytest.mark.parametrize("program", GROUPS)

@@ -25,7 +25,8 @@ SECTIONS = ("corpus", "rule", "build")
     bltdata build-shards --entropy-model runs/entropy-model --rule-from runs/train --split validation --out runs/validation
     bltdata build-shards --entropy-model runs/entropy-model --threshold 1.5 --shard-index 3 --shard-count 100 --out runs/big
     bltdata build-shards --entropy-model runs/entropy-model --corpus "s3://bucket/pages/*.jsonl.gz" --threshold 1.5 --out s3://bucket/shards
-    """
+    """,
+    resumes=True,
 )
 @options_from(CorpusConfig)
 @click.option("--split", default="train", show_default=True, help="Documents to take: train, validation, test, or all.")

@@ -65,6 +65,9 @@ FOLDED_WIDTH = 16
 """Cells that a column keeps which is folded on a narrow terminal."""
 
 INTERRUPTED = "Interrupted; what was finished is kept: run the same command again to go on."
+INTERRUPTED_FOR_GOOD = "Interrupted; the same command would begin anew."
+"""Of a command that can't go on after a stop. What it has printed by then may be of use, so it doesn't say that all is lost."""
+INTERRUPTED_EARLY = "Interrupted before anything was done."
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 
@@ -72,8 +75,9 @@ EXIT_INTERRUPTED = 130
 class Command(click.Command):
     """A click command whose help ends with examples, and whose failures are one sentence each."""
 
-    def __init__(self, *args: Any, example: str, **attributes: Any) -> None:
+    def __init__(self, *args: Any, example: str, resumes: bool, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
+        self.resumes = resumes
         self.example = textwrap.dedent(example).strip("\n")
         debug = click.Option(
             ["--debug"], is_flag=True, expose_value=False, callback=_remember_debug, help="Show the traceback of an error as well."
@@ -87,25 +91,27 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command's function."""
-        with _failures_as_sentences(ctx):
+        with _failures_as_sentences(ctx, INTERRUPTED if self.resumes else INTERRUPTED_FOR_GOOD):
             result = super().invoke(ctx)
             # Whoever reads our output may have gone; better to notice here than in the interpreter's last moments.
             sys.stdout.flush()
             return result
 
 
-def command(name: str | None = None, *, example: str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(name: str | None = None, *, example: str, resumes: bool = False, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a function a command of `bltdata` or `bltmodel`; its docstring is the help.
 
     Args:
         name: how it is called; by default the function's name with dashes.
         example: one or more command lines that work, shown verbatim at the end of the help.
+        resumes: whether what it finished before a stop is kept, and the same command goes on from there; its help must say so.
         **attributes: what `click.command` takes.
     """
 
     def decorate(function: Callable[..., Any]) -> Command:
         dashed = name or function.__name__.replace("_", "-")
-        made: Command = click.command(dashed, cls=Command, example=example, context_settings=CONTEXT_SETTINGS, **attributes)(function)
+        make = click.command(dashed, cls=Command, example=example, resumes=resumes, context_settings=CONTEXT_SETTINGS, **attributes)
+        made: Command = make(function)
         return made
 
     return decorate
@@ -157,7 +163,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; Ctrl-C while it is being imported ends as politely as later."""
-        with _failures_as_sentences(ctx):
+        with _failures_as_sentences(ctx, INTERRUPTED_EARLY):
             return super().invoke(ctx)
 
 
@@ -223,14 +229,19 @@ def _remember_debug(ctx: click.Context, parameter: click.Parameter, value: bool)
 
 
 @contextlib.contextmanager
-def _failures_as_sentences(ctx: click.Context) -> Iterator[None]:
-    """Turn what a user can cause into one sentence on stderr and an exit code; our own mistakes keep their traceback."""
+def _failures_as_sentences(ctx: click.Context, interrupted: str) -> Iterator[None]:
+    """Turn what a user can cause into one sentence on stderr and an exit code; our own mistakes keep their traceback.
+
+    Args:
+        ctx: the command's.
+        interrupted: what Ctrl-C is answered with.
+    """
     try:
         yield
     except KeyboardInterrupt:
         _show_traceback(ctx)
         # The empty line closes the terminal's `^C`.
-        click.echo(f"\n{INTERRUPTED}", err=True)
+        click.echo(f"\n{interrupted}", err=True)
         ctx.exit(EXIT_INTERRUPTED)
     except BltError as error:
         _fail(ctx, str(error), error)

@@ -26,7 +26,8 @@ SECTIONS = ("to_arrow", "from_arrow", "rule")
     bltdata convert --shards runs/shards/train --dataset-name pages --num-chunks 8 --out runs/arrow
     bltdata convert --arrow preprocessed/dclm --threshold 1.335442066192627 --out runs/dclm
     bltdata convert --arrow dclm.chunk.00.jsonl.shard_00.arrow --target-patch-length 4.5 --out runs/dclm
-    """
+    """,
+    resumes=True,
 )
 @click.option("--shards", type=DATASET_PATH, metavar="FOLDER", help="Shards to convert to Arrow files; they aren't changed.")
 @options_from(ToArrowConfig, prefix="to_arrow")

@@ -23,7 +23,8 @@ SECTIONS = ("rule",)
     bltdata repatch --shards runs/shards/train --threshold 1.335 --out runs/shards-1.335/train
     bltdata repatch --shards runs/shards/train --target-patch-length 6 --by source --out runs/shards-6/train
     bltdata repatch --shards runs/shards/validation --rule-from runs/shards-6/train --out runs/shards-6/validation
-    """
+    """,
+    resumes=True,
 )
 @click.option("--shards", type=DATASET_PATH, required=True, metavar="FOLDER", help="The shards to cut again; they aren't changed.")
 @cut_options

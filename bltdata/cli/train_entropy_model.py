@@ -38,7 +38,8 @@ SECTIONS = ("corpus", "entropy_model", "training")
     bltdata train-entropy-model --preset tiny --steps 500 --out runs/entropy-model
     bltdata train-entropy-model --corpus 'pages/*.jsonl.gz#text=body' --preset small --out runs/entropy-model
     torchrun --nproc-per-node 2 -m bltdata train-entropy-model --preset base --out runs/entropy-model
-    """
+    """,
+    resumes=True,
 )
 @options_from(CorpusConfig)
 @click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")

@@ -57,7 +57,8 @@ SECTIONS = ("model", "training", "step", "mixing")
     bltmodel train --shards runs/shards --weight prose=3 --weight code=1 --out runs/blt
     bltmodel train --shards runs/train --validation-shards runs/validation --config recipe.toml --out runs/blt
     torchrun --nproc-per-node 2 -m bltmodel train --shards runs/shards --preset small --out runs/blt
-    """
+    """,
+    resumes=True,
 )
 @click.option(
     "--shards",

@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from rich.table import Table
 
 from bltdata.cli import main
-from bltdata.cli.common import INTERRUPTED, LazyCommand, command, json_option, lazy_group, out_option, print_json, print_tables
+from bltdata.cli.common import LazyCommand, command, json_option, lazy_group, out_option, print_json, print_tables
 from bltdata.errors import CorpusError
 
 
-def raising(error):
+def raising(error, **attributes):
     """A command that fails with `error`."""
 
-    @command(example="probe --out here")
+    @command(example="probe --out here", **attributes)
     @click.option("--out", type=click.Path(path_type=Path))
     def probe(out):
         """Fail."""
@@ -51,10 +51,17 @@ def test_own_mistakes_keep_their_traceback():
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_interrupt(debug):
-    result = run(raising(KeyboardInterrupt()), *debug)
+@pytest.mark.parametrize(
+    ("resumes", "sentence"),
+    [
+        (True, "Interrupted; what was finished is kept: run the same command again to go on."),
+        (False, "Interrupted; the same command would begin anew."),
+    ],
+)
+def test_interrupt(resumes, sentence, debug):
+    result = run(raising(KeyboardInterrupt(), resumes=resumes), *debug)
     assert result.exit_code == 130
-    assert result.stderr.endswith(f"\n{INTERRUPTED}\n")
+    assert result.stderr.endswith(f"\n{sentence}\n")
     assert ("Traceback" in result.stderr) == bool(debug)
 
 
@@ -210,4 +217,4 @@ def test_interrupt_while_importing(lazy_program, monkeypatch):
 
     monkeypatch.setattr(LazyCommand, "load", interrupt)
     result = run(lazy_program, "present")
-    assert (result.exit_code, result.stderr) == (130, f"\n{INTERRUPTED}\n")
+    assert (result.exit_code, result.stderr) == (130, "\nInterrupted before anything was done.\n")

@@ -143,6 +143,16 @@ def test_a_mistake_ends_in_one_sentence(tmp_path, trained):
         assert result.stdout == ""
 
 
+def test_what_an_interrupt_says(trained, tmp_path, monkeypatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bltmodel.evaluation.evaluator.score", interrupted)
+    result = run("--model", trained.blt, "--shards", trained.shards / "validation", "--markdown", tmp_path / "report.md")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "\nInterrupted; the same command would begin anew.\n")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_settings_that_make_no_sense(tmp_path, trained):
     folders = ["--model", trained.blt, "--shards", trained.shards / "validation"]
     for options, message in [
