@@ -32,11 +32,11 @@ class Chances:
         return np.random.default_rng([self.seed, *data]).dirichlet([1.0, 1.0, 1.0])
 
 
-def search(model: Chances, max_new_bytes: int, stop: list[bytes] | None = None, **sampling) -> bytes:
+def search(model: Chances, max_new_bytes: int, stop: list[bytes] | None = None, prompt: bytes = b"x", **sampling) -> bytes:
     settings = GenerationSettings(
         rule=SPACE, max_new_bytes=max_new_bytes, sampling=SamplingConfig(**sampling), use_cache=False, stop=stop or []
     )
-    (new,) = generate(model, [b"x"], settings)
+    (new,) = generate(model, [prompt], settings)
     return new
 
 
@@ -112,6 +112,61 @@ def test_a_stop_string_finishes_a_beam():
 
     assert search(Certain(0), 9, num_beams=2) == b"aabaabaab"
     assert search(Certain(0), 9, stop=[b"baa"], num_beams=2) == b"aa"
+
+
+def best_before_a_stop(model: Chances, max_new_bytes: int, stop: list[bytes]) -> bytes:
+    """The best of all continuations, each read up to where a stop string ends; of those that end there the longest is cut off."""
+    scores: dict[bytes, float] = {}
+
+    def go_on(data: bytes, total: float) -> None:
+        ended = [string for string in stop if data.endswith(string)]
+        if ended or len(data) == max_new_bytes:
+            left = data[: len(data) - max(map(len, ended), default=0)]
+            scores[left] = max(scores.get(left, -math.inf), total / len(data))
+            return
+        end, *others = np.log(model.chances(b"x" + data)).tolist()
+        scores[data] = max(scores.get(data, -math.inf), (total + end) / (len(data) + 1))
+        for byte, chance in zip(SYMBOLS, others, strict=True):
+            go_on(data + bytes([byte]), total + chance)
+
+    go_on(b"", 0.0)
+    return max(scores, key=lambda data: scores[data])
+
+
+@pytest.mark.parametrize("stop", [[b"b", b"ab"], [b"ab", b"b"], [b"a", b"ba", b"bba"], [b"bb", b"abb", b"aa"], [b"abab", b"bab"]])
+def test_of_stop_strings_that_end_together_the_longest_is_cut_off(stop):
+    found = [search(Chances(seed), 5, stop=stop, num_beams=80) for seed in range(40)]
+    assert found == [best_before_a_stop(Chances(seed), 5, stop) for seed in range(40)]
+
+
+def best_with_a_penalty(model: Chances, prompt: bytes, max_new_bytes: int, penalty: float, window: int) -> bytes:
+    """The best of all continuations, where an `a` or a `b` among the last bytes makes the next one less probable."""
+    scores: dict[bytes, float] = {}
+
+    def go_on(data: bytes, total: float) -> None:
+        if len(data) == max_new_bytes:
+            scores[data] = total / len(data)
+            return
+        lately = (prompt + data)[-window:]
+        end, *others = np.log(model.chances(prompt + data)).tolist()
+        # Logarithms of chances are negative.
+        penalised = [chance * penalty if byte in lately else chance for byte, chance in zip(SYMBOLS, others, strict=True)]
+        all_ways = math.log(sum(map(math.exp, [end, *penalised])))
+        scores[data] = (total + end - all_ways) / (len(data) + 1)
+        for byte, chance in zip(SYMBOLS, penalised, strict=True):
+            go_on(data + bytes([byte]), total + chance - all_ways)
+
+    go_on(b"", 0.0)
+    return max(scores, key=lambda data: scores[data])
+
+
+@pytest.mark.parametrize("prompt", [b"x", b"ab"])
+@pytest.mark.parametrize("window", [1, 2, 65])
+def test_a_repetition_penalty_counts_the_prompt_and_the_new_bytes_of_each_beam(window, prompt):
+    penalty = {"repetition_penalty": 3.0, "repetition_window": window}
+    found = [search(Chances(seed), 4, prompt=prompt, num_beams=32, **penalty) for seed in range(20)]
+    assert found == [best_with_a_penalty(Chances(seed), prompt, 4, 3.0, window) for seed in range(20)]
+    assert found != [search(Chances(seed), 4, prompt=prompt, num_beams=32) for seed in range(20)]
 
 
 def test_no_new_bytes():
