@@ -6,6 +6,7 @@ is. Prompts of any lengths go on side by side; what comes of one doesn't depend 
 Source: arXiv:2412.09871, section 2.3 (patching while generating).
 """
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -37,10 +38,10 @@ def generate(model: NextByteModel, prompts: Sequence[bytes], settings: Generatio
         The new bytes of each, without the prompt.
 
     Raises:
-        ConfigError: there are more or fewer seeds than prompts, or a prompt stands where a list of them should.
+        ConfigError: there are more or fewer seeds than prompts, a prompt is no bytes, or stands where a list of them should.
         CheckpointError: what the model predicts are no numbers.
     """
-    _check(prompts)
+    prompts = _as_bytes(prompts)
     if settings.sampling.num_beams > 1:
         # Nothing is drawn, and a mistake is one all the same.
         settings.seeds(len(prompts))
@@ -61,15 +62,22 @@ def new_bytes(model: NextByteModel, prompts: Sequence[bytes], settings: Generati
     """
     if settings.sampling.num_beams > 1:
         raise ConfigError(f"num_beams is {settings.sampling.num_beams}, and a beam search has no byte to give before its end; take 1 beam.")
-    _check(prompts)
+    prompts = _as_bytes(prompts)
     seeds = settings.seeds(len(prompts))
     rows = [_Row(number, prompt, seed, settings) for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))]
     return _continue(model, rows, settings) if rows and settings.max_new_bytes else iter(())
 
 
-def _check(prompts: object) -> None:
-    if isinstance(prompts, bytes | str):
-        raise ConfigError(f"prompts is {prompts[:20]!r}; give a list of byte strings, even for one.")
+def _as_bytes(prompts: Sequence[bytes]) -> list[bytes]:
+    given: Sequence[object] = prompts
+    if isinstance(given, bytes | bytearray | str):
+        raise ConfigError(f"prompts is {given[:20]!r}; give a list of byte strings, even for one.")
+    for prompt in given:
+        # Of a number, `bytes` would make as many zeros.
+        if not isinstance(prompt, bytes | bytearray | memoryview):
+            shown, kind = reprlib.repr(prompt), type(prompt).__name__
+            raise ConfigError(f"The prompt {shown} is of type {kind}; give bytes, for a text its text.encode().")
+    return [*map(bytes, prompts)]
 
 
 def _start(model: NextByteModel, prompts: Sequence[bytes], settings: GenerationSettings) -> Decoding:

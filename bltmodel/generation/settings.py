@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from bltdata.entropy import EntropyModel
@@ -18,7 +19,7 @@ class GenerationSettings:
     """How prompts are continued.
 
     Raises:
-        ConfigError: a value is out of range, there is no entropy model and one is needed, or there are more or fewer seeds than one.
+        ConfigError: a value is out of range or of another type, or there is no entropy model and one is needed.
         PatchingError: the rule needs the whole document before it can cut it, or has no threshold yet.
     """
 
@@ -62,6 +63,11 @@ class GenerationSettings:
         stop: object = self.stop
         if isinstance(stop, bytes | str):
             raise ConfigError(f"stop is {stop!r}; give a list of byte strings, like [{stop!r}].")
+        strings: Sequence[object] = self.stop
+        for string in strings:
+            if not isinstance(string, bytes):
+                kind = type(string).__name__
+                raise ConfigError(f"The stop string {string!r} is of type {kind}; give bytes, for a text its text.encode().")
         if not all(self.stop):
             raise ConfigError("A stop string is empty, and would end every continuation before its first byte; leave it out.")
         if self.needs_entropies and self.entropy_model is None:
@@ -78,13 +84,21 @@ class GenerationSettings:
         """The seed of each prompt.
 
         Raises:
-            ConfigError: there are as many seeds as there should not be.
+            ConfigError: there are as many seeds as there should not be, or one is no whole number that a generator takes.
         """
-        if isinstance(self.seed, int):
-            return [self.seed] * num_prompts
-        if len(self.seed) != num_prompts:
-            raise ConfigError(f"There are {len(self.seed)} seeds for {num_prompts} prompts; give one for all, or one for each.")
-        return list(self.seed)
+        given: object = self.seed
+        if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray):
+            return [_checked_seed(given)] * num_prompts
+        if len(given) != num_prompts:
+            raise ConfigError(f"There are {len(given)} seeds for {num_prompts} prompts; give one for all, or one for each.")
+        return [*map(_checked_seed, given)]
+
+
+def _checked_seed(seed: object) -> int:
+    # Others torch's generators don't take.
+    if not isinstance(seed, int | np.integer) or not -(2**63) <= int(seed) < 2**64:
+        raise ConfigError(f"The seed is {seed!r}; it must be a whole number from -2**63 to 2**64 - 1.")
+    return int(seed)
 
 
 class NewByte(NamedTuple):

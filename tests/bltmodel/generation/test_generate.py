@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -362,3 +363,37 @@ def test_one_prompt_or_stop_string_in_place_of_a_list_is_an_error(num_beams):
         generate_all(opinionated_blt(), b"ab", settings)
     with pytest.raises(ConfigError, match=r"stop is b'ab'; give a list of byte strings, like \[b'ab'\]"):
         GenerationSettings(rule=RULES["byte"], max_new_bytes=2, stop=b"ab")
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_what_is_no_bytes_is_an_error(num_beams):
+    settings = GenerationSettings(rule=RULES["byte"], max_new_bytes=2, sampling=SamplingConfig(num_beams=num_beams))
+    for prompts, message in [
+        (["abc"], r"^The prompt 'abc' is of type str; give bytes, for a text its text\.encode\(\)\.$"),
+        ([b"a", "x" * 1000], r"^The prompt 'x{3,40}\.\.\.x{3,40}' is of type str; give bytes"),
+        ([3], "^The prompt 3 is of type int; give bytes"),
+        (bytearray(b"abc"), r"^prompts is bytearray\(b'abc'\); give a list of byte strings"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            generate_all(opinionated_blt(), prompts, settings)
+    with pytest.raises(ConfigError, match=r"^The stop string '\\n' is of type str; give bytes, for a text its text\.encode\(\)\.$"):
+        GenerationSettings(rule=RULES["byte"], max_new_bytes=2, stop=[b"x", "\n"])
+    # Other bytes are as good.
+    found = [generate_all(opinionated_blt(), [kind(b"ab"), kind(b"")], settings) for kind in (bytes, bytearray, memoryview)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_seeds_are_whole_numbers_of_64_bits():
+    settings = {"rule": RULES["space"], "max_new_bytes": 6}
+
+    def texts_of(seed: object, **sampling) -> list[bytes]:
+        return small_blt().generate([b"a", b"b"], **settings, seed=seed, sampling=SamplingConfig(**sampling))
+
+    assert texts_of(np.int64(3)) == texts_of(np.uint8(3)) == texts_of(3)
+    assert texts_of(np.arange(2)) == texts_of(range(2)) == texts_of([0, np.int32(1)]) != texts_of(0)
+    assert texts_of(-(2**63)) != texts_of(2**64 - 1)
+    for seed, wrong in [*((one, one) for one in (2**64, -(2**63) - 1, 1.5, None, "3")), ([0, 2**70], 2**70), ((0.5, 0), 0.5)]:
+        message = re.escape(f"The seed is {wrong!r}; it must be a whole number from -2**63 to 2**64 - 1.")
+        for sampling in ({}, {"num_beams": 2}):
+            with pytest.raises(ConfigError, match=f"^{message}$"):
+                texts_of(seed, **sampling)
