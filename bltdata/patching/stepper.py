@@ -1,13 +1,14 @@
 """A patch rule one position at a time: what generation uses, where the next byte isn't known yet."""
 
 import copy
+from typing import Any
 
 import numpy as np
 
 from bltdata.errors import PatchingError
 from bltdata.patching import inputs
 from bltdata.patching.quantile import NO_LIMIT, QuantileState
-from bltdata.patching.schemes import BOS_BYTE, NEWLINE, SCHEMES, Positions, longest_patch
+from bltdata.patching.schemes import BOS_BYTE, NEWLINE, SCHEMES, Positions, longest_patch, newline_flags
 from bltdata.patching.settings import RuleSettings
 
 
@@ -63,6 +64,42 @@ class PatchStepper:
         self._entropy_nats = entropy_nats
         return starts
 
+    def read(self, data: Any, entropy_nats: Any = None) -> np.ndarray:
+        """Take in the beginning of a document at once, with the answers and the state that a `step` for each of its positions gives.
+
+        Args:
+            data: its n bytes.
+            entropy_nats: float16 or float32 [n + 1], nats; None is fine for a rule that reads none.
+
+        Returns:
+            bool [n + 1], whether a patch starts at each position, that of the byte to come among them.
+
+        Raises:
+            PatchingError: the entropies are missing, of another number, NaN, infinite, negative or above ln 260; or some of the document
+                was taken in before.
+
+        >>> from bltdata.patching import PatchRule
+        >>> stepper = PatchRule(threshold=1.0).stepper()
+        >>> stepper.read(b"ab", [0.2, 0.5, 1.5]).tolist(), stepper.step(0.3, ord("c"))
+        ([True, False, True], False)
+        """
+        if self._position:
+            raise PatchingError(f"The stepper stands at position {self._position} of a document; read a document with a new one.")
+        array = inputs.as_bytes(data)
+        before = np.concatenate([np.array([BOS_BYTE], dtype=np.uint8), array])
+        entropies = np.zeros(before.size, dtype=np.float32)
+        if SCHEMES[self._rule.scheme].needs_entropies:
+            if entropy_nats is None:
+                raise PatchingError(f"The rule {self._rule.scheme!r} needs {before.size} entropies, and there are none.")
+            entropies = inputs.as_entropies(entropy_nats).astype(np.float32)
+            inputs.check_entropies(entropies, array.size, "the document")
+        starts = self._all_starts(before, entropies)
+        self._position = starts.size
+        self._length = starts.size - int(starts.nonzero()[0][-1])
+        self._before = int(before[-1])
+        self._entropy_nats = float(entropies[-1])
+        return starts
+
     def copy(self) -> "PatchStepper":
         """An independent stepper in the same state."""
         twin = copy.copy(self)
@@ -72,9 +109,8 @@ class PatchStepper:
     def _starts(self, before: int, entropy_nats: float) -> bool:
         rule = self._rule
         if self._quantile is not None:
-            entropy, first = np.array([entropy_nats], dtype=np.float32), np.array([self._position == 0])
-            longest = min(rule.max_length or NO_LIMIT, NO_LIMIT)
-            return bool(self._quantile.starts(entropy, first, min(rule.min_length, NO_LIMIT), longest)[0])
+            first = np.array([self._position == 0])
+            return bool(self._quantile_starts(self._quantile, np.array([entropy_nats], dtype=np.float32), first)[0])
         if self._position == 0 or (rule.reset_at_newline and before == NEWLINE) or self._length == longest_patch(rule):
             return True
         if self._length < rule.min_length:
@@ -86,6 +122,31 @@ class PatchStepper:
         flags_of = SCHEMES[rule.scheme].flags
         assert flags_of is not None
         return bool(flags_of(pair, rule)[1])
+
+    def _all_starts(self, before: np.ndarray, entropy_nats: np.ndarray) -> np.ndarray:
+        """Whether a patch starts at each position from 0 on."""
+        # Not by `PatchRule.lengths`, whose compiled loops take longer to load than this takes for a megabyte.
+        rule = self._rule
+        must = newline_flags(before) if rule.reset_at_newline else np.zeros(before.size, dtype=bool)
+        must[0] = True
+        if self._quantile is not None:
+            return self._quantile_starts(self._quantile, entropy_nats, must)
+        flags_of = SCHEMES[rule.scheme].flags
+        assert flags_of is not None
+        may = flags_of(Positions(before.size, before, entropy_nats), rule)
+        longest = longest_patch(rule)
+        if rule.min_length == 1 and longest is None:
+            must |= may
+            return must
+        starts, length = np.empty_like(must), 0
+        for position, (asked, forced) in enumerate(zip(may.tolist(), must.tolist(), strict=True)):
+            starts[position] = start = forced or length == longest or (asked and length >= rule.min_length)
+            length = 1 if start else length + 1
+        return starts
+
+    def _quantile_starts(self, quantile: QuantileState, entropy_nats: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+        min_length, max_length = min(self._rule.min_length, NO_LIMIT), min(self._rule.max_length or NO_LIMIT, NO_LIMIT)
+        return quantile.starts(entropy_nats, firsts, min_length, max_length)
 
     def _checked_byte(self, previous_byte: int | None) -> int:
         if (previous_byte is None) != (self._position == 0):

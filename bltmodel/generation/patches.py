@@ -51,7 +51,6 @@ class PatchesOfRule:
         self._precision = settings.entropy_precision
         self._entropies: GrowingEntropies | None = None
         self._steppers = [settings.rule.stepper() for _ in prompts]
-        self.prompt_starts: list[np.ndarray] = []
         of_prompts: list[np.ndarray | None] = [None] * len(prompts)
         if settings.needs_entropies:
             assert settings.entropy_model is not None
@@ -59,9 +58,8 @@ class PatchesOfRule:
                 settings.entropy_model, prompts, settings.scoring_dtype, reset_at_newline=settings.reset_at_newline
             )
             of_prompts = [self._rounded(entropies) for entropies in self._entropies.of_prompts]
-        for stepper, prompt, entropies in zip(self._steppers, prompts, of_prompts, strict=True):
-            values = [None] * (len(prompt) + 1) if entropies is None else entropies.tolist()
-            self.prompt_starts.append(np.array([*map(stepper.step, values, (None, *prompt))]))
+        together = zip(self._steppers, prompts, of_prompts, strict=True)
+        self.prompt_starts = [stepper.read(prompt, entropies) for stepper, prompt, entropies in together]
         self.starts = [bool(starts[-1]) for starts in self.prompt_starts]
         self.entropy_nats: list[float | None] = [None if entropies is None else float(entropies[-1]) for entropies in of_prompts]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bltdata.config import fingerprint, from_mapping, to_mapping
 from bltdata.errors import ConfigError, PatchingError
-from bltdata.patching import SCHEMES, PatchRule, boundaries, starts_of_lengths
+from bltdata.patching import SCHEMES, PatchRule, PatchStepper, boundaries, starts_of_lengths
 from bltdata.patching.inputs import MAX_STORED_ENTROPY_NATS
 from tests.bltdata.rules import rules
 
@@ -118,6 +118,30 @@ def test_stepping_is_the_batch_form(document: tuple[bytes, np.ndarray], rule: Pa
         assert stepper.position == i + 1
         assert stepper.patch_length == i + 1 - starts[-1]
     assert starts == rule.starts(data, entropies).tolist()
+
+
+def state(stepper: PatchStepper) -> list[Any]:
+    """All that a stepper goes on from."""
+    quantile = stepper._quantile
+    own = [getattr(stepper, name) for name in stepper.__slots__ if name != "_quantile"]
+    return own + ([] if quantile is None else [vars(quantile)])
+
+
+@many_examples
+@given(documents(), rules(), st.integers(0, 80), st.sampled_from([np.float16, np.float32]))
+def test_reading_is_stepping(document: tuple[bytes, np.ndarray], rule: PatchRule, length: int, kind: type) -> None:
+    data, entropies = document
+    length = min(length, len(data))
+    reader, stepper = rule.stepper(), rule.stepper()
+    before = [None, *data]
+    starts = reader.read(data[:length], entropies[: length + 1].astype(kind))
+    assert starts.dtype == bool
+    assert starts.tolist() == [stepper.step(float(entropies[i]), before[i]) for i in range(length + 1)]
+    assert state(reader) == state(stepper)
+    rest = range(length + 1, len(data) + 1)
+    going_on = [[each.step(float(entropies[i]), before[i]) for i in rest] for each in (reader, stepper)]
+    assert going_on[0] == going_on[1]
+    assert np.flatnonzero([*starts, *going_on[0]]).tolist() == rule.starts(data, entropies).tolist()
 
 
 @many_examples
@@ -408,6 +432,8 @@ def test_limits_beyond_any_document() -> None:
         assert quantile.lengths(b"ab\nde", entropies).tolist() == [6]
         stepper = quantile.stepper()
         assert [stepper.step(5.0, previous) for previous in [None, *b"ab\nde"]] == [True] + [False] * 5
+        for rule in (quantile, PatchRule(threshold=1.0, min_length=limit, max_length=limit), PatchRule(scheme="fixed", stride=limit)):
+            assert rule.stepper().read(b"ab\nde", entropies).tolist() == [True] + [False] * 5
 
 
 @pytest.mark.parametrize("rule", [PatchRule(scheme="byte"), PatchRule(scheme="fixed", stride=2), PatchRule(scheme="space")])
@@ -468,6 +494,32 @@ def test_steps_that_cannot_be(steps: list[tuple[Any, Any]], message: str) -> Non
         stepper.step(*step)
     with pytest.raises(PatchingError, match=message):
         stepper.step(*steps[-1])
+
+
+@pytest.mark.parametrize(
+    ("data", "entropies", "message"),
+    [
+        (b"ab", [0.0, 0.0], "There are 2 entropies for the 2 bytes of the document; give 3"),
+        (b"ab", [0.0, 0.0, math.nan], "position 2 of the document is nan"),
+        (b"ab", [0.0, -1.0, 0.0], "position 1 of the document is -1"),
+        (b"ab", [0.0, 6.0, 0.0], "position 1 of the document is 6"),
+        (b"ab", None, "needs 3 entropies, and there are none"),
+        ("ab", [0.0, 0.0, 0.0], "of type str; give bytes"),
+    ],
+)
+@pytest.mark.parametrize("rule", [PatchRule(threshold=1.0), PatchRule(scheme="quantile", target_length=2.0)], ids=["entropy", "quantile"])
+def test_what_cannot_be_read_changes_nothing(rule: PatchRule, data: Any, entropies: Any, message: str) -> None:
+    stepper, untouched = rule.stepper(), rule.stepper()
+    with pytest.raises(PatchingError, match=message):
+        stepper.read(data, entropies)
+    assert state(stepper) == state(untouched)
+
+
+def test_a_document_is_read_from_its_beginning() -> None:
+    stepper = PatchRule(scheme="space").stepper()
+    assert stepper.read(b"a b").tolist() == [True, False, True, False]
+    with pytest.raises(PatchingError, match="stands at position 4 of a document; read a document with a new one"):
+        stepper.read(b"a b")
 
 
 def test_a_refused_step_changes_nothing() -> None:
