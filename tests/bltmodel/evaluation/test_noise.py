@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltdata.errors import ConfigError
-from bltmodel.evaluation.noise import MAX_COPIES, NOISES, add_noise
+from bltmodel.evaluation.noise import MAX_COPIES, NOISES, Noise, add_noise
 
 TEXT = ("The quick brown Fox, \u00e9t\u00e9 \u4e16\u754c! " * 100).encode()
 BROKEN = b"\xff\x80ab\xc3"
@@ -21,9 +21,27 @@ def test_any_bytes_can_be_noised_and_a_document_always_in_the_same_way(data, kin
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_seed_and_kind_say_what_is_hit(kind):
-    assert add_noise(TEXT, kind, 0.1, 0) != add_noise(TEXT, kind, 0.1, 1)
+def test_of_nothing_nothing_is_made(kind):
     assert add_noise(b"", kind, 1.0) == b""
+
+
+def test_seed_kind_and_content_say_what_is_hit(monkeypatch):
+    hits = []
+    for kind in NOISES:
+        monkeypatch.setitem(NOISES, kind, Noise(lambda characters, hit, generator: hits.append(tuple(hit)), "is seen"))
+    # As long as each other, so that nothing but what they hold tells them apart.
+    for data in (TEXT, TEXT.swapcase(), TEXT.replace(b"Fox", b"Ape")):
+        for kind in NOISES:
+            for seed in range(3):
+                add_noise(data, kind, 0.1, seed)
+                add_noise(data, kind, 0.1, seed)
+    assert hits[::2] == hits[1::2]
+    assert len(set(hits)) == 3 * len(NOISES) * 3
+    num_characters = len(characters(TEXT))
+    assert all(0.07 < len(each) / num_characters < 0.13 for each in hits)
+    # A greater rate hits others as well.
+    add_noise(TEXT, "drop", 0.3)
+    assert set(hits[0]) < set(hits[-1])
 
 
 def test_drop():
