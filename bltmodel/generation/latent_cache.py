@@ -20,6 +20,9 @@ FIRST_PATCHES = 64
 class LatentCache:
     """What the layers of the latent transformer remember; each row has as many patches as it has completed.
 
+    All rows are in one buffer, so each has the room of the one with the most patches, and rows that complete a patch together look at as
+    many places as the longest of them. Prompts of like lengths side by side take the least memory and time.
+
     Args:
         num_layers: layers.
         head_dim: size of a head.
