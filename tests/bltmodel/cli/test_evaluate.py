@@ -158,7 +158,7 @@ def test_settings_that_make_no_sense(tmp_path, trained):
     for options, message in [
         (["--context-tokens", "1"], "The context is 1 tokens; it must be at least 2"),
         (["--stride", "33"], "The stride is 33 tokens; it must be at most 32, the context"),
-        (["--noise", "drop"], f"Texts are to be cut as the shards were that {trained.blt} was trained on; give their entropy model"),
+        (["--noise", "drop"], f"The rule of the shards that {trained.blt} was trained on reads entropies; give the entropy model"),
         (["--noise", "dorp", "--entropy-model", trained.entropy_model], "There is no noise 'dorp'; the nearest is 'drop'"),
         (["--entropy-model", tmp_path / "any"], "any, but nothing reads it without --noise; leave it out, or give a kind of noise"),
         (["--markdown", tmp_path], "is a folder; give a file to write the tables to"),
