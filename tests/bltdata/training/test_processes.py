@@ -25,7 +25,7 @@ from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.training import processes
 from bltdata.training.config import TrainingConfig
-from bltdata.training.packing import Cursor, Packer, shuffled_order, spread_documents
+from bltdata.training.packing import Packer, ShuffledRows, shuffled_order, spread_documents
 from bltdata.training.processes import joined
 from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask
@@ -87,7 +87,8 @@ def die() -> None:
 
 def document_of_step(step: int, rank: int, config: TrainingConfig = CONFIG) -> int:
     """A document that process `rank` of two reads in a step for the first time, and in no earlier one."""
-    rows = Packer(TRAIN, shuffled_order(len(TRAIN.lengths), config.seed), config.row_tokens).endless_rows(Cursor())
+    packer = Packer(TRAIN, shuffled_order(len(TRAIN.lengths), config.seed), config.row_tokens)
+    rows = ShuffledRows(packer, config.seed).endless_rows(())
     seen: set[int] = set()
     for number in itertools.count(1):
         taken = [row for row, _ in itertools.islice(rows, config.batch_rows)]
