@@ -45,7 +45,8 @@ from bltmodel.flops import entropy_model_flops_per_byte, flops_per_byte
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
 from bltmodel.rows import RowStream
-from bltmodel.training import TrainingData, open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import TrainingData, open_training_data
 
 MODELS = ("entropy", "fixed", "plain")
 SPLITS = ("train", "validation")

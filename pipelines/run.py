@@ -25,7 +25,8 @@ from bltdata.verification.overlap import find_overlap
 from bltmodel.evaluation import EvaluationConfig, evaluate
 from bltmodel.model import BLT
 from bltmodel.sampling_config import SamplingConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from pipelines.recipe import Recipe
 from pipelines.stages import StageRunner
 

@@ -134,7 +134,7 @@ def _patching(model: Path, entropy_folder: Path | None, source: str | None) -> "
     from bltdata.patching.sources import SourceRules
     from bltdata.training.checkpoint import load_model_metadata
     from bltmodel.model import KIND
-    from bltmodel.training import trained_on
+    from bltmodel.training_data import trained_on
 
     data = trained_on(load_model_metadata(model, KIND), model)
     rules = SourceRules.from_mapping(data, f"What {model} says of its data")

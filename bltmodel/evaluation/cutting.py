@@ -13,7 +13,7 @@ from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching.sources import SourceRules
 from bltdata.shards import round_entropies
 from bltdata.shards.precision import Precision as EntropyPrecision
-from bltmodel.training import trained_on
+from bltmodel.training_data import trained_on
 
 
 class Cutter:

@@ -25,7 +25,7 @@ from bltmodel.evaluation.report import Evaluation, SourceEvaluation
 from bltmodel.evaluation.scores import Scores, score
 from bltmodel.evaluation.windows import PatchedDocument
 from bltmodel.model import BLT, KIND
-from bltmodel.training import trained_on
+from bltmodel.training_data import trained_on
 
 
 def evaluate(
@@ -94,7 +94,7 @@ def check_fits(data: dict[str, Any], store: ShardStore, model_folder: Path) -> N
     """Refuse documents whose patches aren't those that the model learned.
 
     Args:
-        data: what the model was trained on (`bltmodel.training.trained_on`).
+        data: what the model was trained on (`bltmodel.training_data.trained_on`).
         store: the documents.
         model_folder: the model's, for the error.
 

@@ -27,7 +27,7 @@ class Imported(NamedTuple):
     Attributes:
         model: the BLT, in float32 and in eval mode.
         entropy_model: its patcher; None where it has none.
-        data: what is known of its patches, as `config.json` of a trained BLT says it (`bltmodel.training.trained_on`); None
+        data: what is known of its patches, as `config.json` of a trained BLT says it (`bltmodel.training_data.trained_on`); None
             where that is nothing.
     """
 

@@ -19,7 +19,8 @@ from bltdata.training.world import World
 from bltmodel.cli import main
 from bltmodel.model import BLT
 from bltmodel.step_config import StepConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from tests.bltdata.training.runs import at_step, metrics_of, press_ctrl_c
 from tests.bltmodel.datasets import texts, training, write_dataset
 from tests.bltmodel.documents import tiny_config
