@@ -16,7 +16,7 @@ from bltdata.training.loop import TrainingRun
 from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Reporter
-from bltdata.training.task import PackedTask
+from bltdata.training.task import PackedTask, TrainingRows
 from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
@@ -33,10 +33,25 @@ if TYPE_CHECKING:
 
 
 class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
-    """The BLT as what is trained; see `PackedTask`."""
+    """The BLT as what is trained; for the other arguments see `PackedTask`.
 
-    patches_per_row: int | None = None
-    """Patches that each row is filled up to; None for as many as the fullest row of a batch has."""
+    Args:
+        patches_per_row: patches that each row is filled up to; None for as many as the fullest row of a batch has.
+    """
+
+    def __init__(
+        self,
+        model: BLT,
+        train: Packer[ShardStore] | TrainingRows[PackedBatch],
+        validation: Packer[ShardStore],
+        config: TrainingConfig,
+        folder: Path,
+        extra: dict[str, Any],
+        world: World,
+        patches_per_row: int | None = None,
+    ) -> None:
+        super().__init__(model, train, validation, config, folder, extra, world)
+        self._patches_per_row = patches_per_row
 
     def collate(self, rows: Sequence[PackedRow[ShardStore]]) -> PackedBatch:
         """Rows as tensors."""
@@ -45,7 +60,7 @@ class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
         # Rows of very short documents, and those that a model is judged on, may have more than the budget.
-        return self.model(batch, max(self.patches_per_row or 0, batch.num_patches)), batch.targets_BT
+        return self.model(batch, max(self._patches_per_row or 0, batch.num_patches)), batch.targets_BT
 
     def to_device(self, batch: PackedBatch) -> PackedBatch:
         """The batch where the model stands, its patches counted."""
@@ -103,8 +118,7 @@ def train_blt(
             # A budget changes the patches that are learned from, so it is part of what made a model.
             patches: dict[str, Any] = {} if budget is None else {"patches_per_row": budget}
             extra = {"training": to_mapping(config), "data": data.describe(), **patches}
-            task = BLTTask(model, learned, validation_rows, config, folder, extra, world)
-            task.patches_per_row = budget
+            task = BLTTask(model, learned, validation_rows, config, folder, extra, world, budget)
             # How documents are shuffled identifies a run too: elsewhere a place in its stream means another one.
             identity = {"model": to_mapping(architecture), "data": data.describe(), "shuffled_bytes": SHUFFLED_BYTES, **patches}
             run = TrainingRun(task, config, folder, identity, reporter, world, keeping, placement)

@@ -41,9 +41,7 @@ def task(tmp_path: Path, budget: int | None) -> BLTTask:
     store = ShardStore.__new__(ShardStore)
     store.lengths = np.array([1])
     rows = Packer(store, in_order(np.array([0])), 40)
-    task = BLTTask(model, rows, rows, TrainingConfig(), tmp_path, {}, World())
-    task.patches_per_row = budget
-    return task
+    return BLTTask(model, rows, rows, TrainingConfig(), tmp_path, {}, World(), budget)
 
 
 @pytest.mark.parametrize("budget", [None, 3, 35])
