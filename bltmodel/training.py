@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,10 +12,11 @@ from bltdata.nn.recompute import checkpoint_activations
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import TrainingRun
-from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
+from bltdata.training.packing import PackedRow, Packer
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask, TrainingRows
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World, exclusive_to
 from bltmodel.blocks import SHUFFLED_BYTES
 from bltmodel.config import BLTConfig
@@ -43,7 +43,7 @@ class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
         self,
         model: BLT,
         train: Packer[ShardStore] | TrainingRows[PackedBatch],
-        validation: Packer[ShardStore],
+        validation: ValidationRows[ShardStore],
         config: TrainingConfig,
         folder: Path,
         extra: dict[str, Any],
@@ -108,9 +108,7 @@ def train_blt(
             checkpoint_activations(model, step.checkpoint_activations)
             kept = ~data.held_out if data.held_out is not None else None
             train_rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed, keep=kept, weights=data.weights)
-            judged = np.flatnonzero(data.held_out) if data.held_out is not None else np.arange(data.validation.num_documents)
-            judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
-            validation_rows = Packer(data.validation, in_order(judged), config.row_tokens)
+            validation_rows = ValidationRows(data.validation, config.validation_bytes, config.row_tokens, data.held_out)
             budget = None
             if step.patch_margin is not None:
                 budget = patches_a_row(data.train.dataset.manifest.totals, config.row_tokens, step.patch_margin)

@@ -15,8 +15,9 @@ from bltdata.errors import ConfigError
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter, TrainingRun
-from bltdata.training.packing import DocumentStore, PackedRow, Packer, in_order, shuffled_order, spread_documents
+from bltdata.training.packing import DocumentStore, PackedRow, Packer, shuffled_order
 from bltdata.training.task import PackedTask
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World
 
 
@@ -83,8 +84,7 @@ def train_entropy_model(
             raise ConfigError(f"table_optimiser is {config.table_optimiser}, but an entropy model has no n-gram tables; leave it out.")
         model = EntropyModel(architecture, config.seed).to(device)
         train_rows = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
-        judged = spread_documents(validation.lengths, config.validation_bytes)
-        validation_rows = Packer(validation, in_order(judged), config.row_tokens)
+        validation_rows = ValidationRows(validation, config.validation_bytes, config.row_tokens)
         extra = {"training": to_mapping(config), "data": data}
         task = EntropyTask(model, train_rows, validation_rows, config, folder, extra, world)
         run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter, world, keeping)

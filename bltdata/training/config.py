@@ -86,7 +86,8 @@ class TrainingConfig:
     """Steps between two evaluations on the validation documents, each followed by a checkpoint."""
 
     validation_bytes: int = 262_144
-    """Bytes of validation documents an evaluation uses at most; whole documents, the first alone may exceed it."""
+    """Bytes that an evaluation is on, from all over the validation documents; of long documents parts are taken. Where there are
+    no more, it is on all of them."""
 
     patience: int | None = None
     """Stop after this many evaluations in a row without a new best; none to run all steps."""

@@ -267,6 +267,7 @@ class TrainingRun(Generic[BatchT]):
         metrics = {
             "step": progress.step,
             **sums.metrics(),
+            "validation_bytes": sums.num_bytes,
             **self._guard.metrics(),
             **progress.counted,
             "learning_rate": learning_rate_at(progress.step - 1, self.config),

@@ -17,8 +17,8 @@ from bltdata.errors import BuildError, CheckpointError, ConfigError, CorpusError
 from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.shards import open_shards
-from bltdata.training.packing import Packer, in_order, spread_documents
 from bltdata.training.progress import Reporter
+from bltdata.training.validation import ValidationRows, spread_excerpts
 from bltdata.training.world import World
 from bltmodel.data import ShardStore, collate
 from bltmodel.latent import LatentTransformer
@@ -89,8 +89,8 @@ def test_validation_is_from_all_over_the_dataset(split_shards, tmp_path, monkeyp
     lengths = data.validation.lengths
     run(data, tmp_path / "blt", steps=1, validation_bytes=300)
     judged = sorted(set(seen[False]))
-    assert judged == spread_documents(lengths, 300).tolist()
-    assert lengths[judged].sum() <= 300
+    assert judged == spread_excerpts(lengths, 300)[:, 0].tolist()
+    assert metrics_of(tmp_path / "blt")[-1]["validation_bytes"] == 300
     assert judged[0] < 10
     assert judged[-1] >= 20
 
@@ -115,7 +115,7 @@ def test_a_run_leaves_the_best_model_and_says_what_it_learned_from(split_shards,
 def judged(model_folder: Path, shards: Path, row_tokens: int) -> dict[str, float]:
     """The figures of the model on the disk, on rows as training packs them."""
     store, model, sums = ShardStore(open_shards(shards)), BLT.load(model_folder), PredictionSums()
-    for row in Packer(store, in_order(np.arange(store.num_documents)), row_tokens).one_pass():
+    for row in ValidationRows(store, 1 << 30, row_tokens):
         batch = collate([row], torch.device("cpu"))
         with torch.no_grad():
             sums += PredictionSums.of(model(batch), batch.targets_BT)

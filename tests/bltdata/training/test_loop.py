@@ -68,7 +68,7 @@ def test_every_line_has_what_a_user_asks_for(undisturbed):
     line = json.loads((undisturbed / METRICS_FILE).read_text().splitlines()[-1])
     assert set(line) == {
         "step", "loss", "bits_per_byte", "accuracy", "perplexity", "confidence_mean", "confidence_min", "confidence_max",
-        "training_loss", "gradient_norm", "skipped_steps", "spikes",
+        "validation_bytes", "training_loss", "gradient_norm", "skipped_steps", "spikes",
         "learning_rate", "bytes_per_second", "memory_bytes", "epoch", "seconds",
     }  # fmt: skip
     assert line["bytes_per_second"] > 0

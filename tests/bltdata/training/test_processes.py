@@ -25,10 +25,11 @@ from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.training import processes
 from bltdata.training.config import TrainingConfig
-from bltdata.training.packing import Cursor, Packer, shuffled_order, spread_documents
+from bltdata.training.packing import Cursor, Packer, shuffled_order
 from bltdata.training.processes import joined
 from bltdata.training.progress import Reporter
 from bltdata.training.task import PackedTask
+from bltdata.training.validation import spread_excerpts
 from bltdata.training.world import World
 from tests.bltdata.small import Documents, architecture, line_corpus, random_documents, training, write_lines
 from tests.bltdata.training.runs import MEASURED, metrics_of, state_of
@@ -155,7 +156,8 @@ def train_watched(world: World, folder: Path) -> tuple[list[int], list[str]]:
 
 def test_evaluation_is_shared_and_one_writes(pair, tmp_path):
     first, second = (outcome.value for outcome in pair.run(train_watched, tmp_path / "run"))
-    num_targets = int((VALIDATION.lengths[spread_documents(VALIDATION.lengths, CONFIG.validation_bytes)] + 1).sum())
+    _, begins, ends = spread_excerpts(VALIDATION.lengths, CONFIG.validation_bytes).T
+    num_targets = int((ends - begins).sum())
     assert [sum(counts) for counts in zip(first[0], second[0], strict=True)] == [num_targets] * 3
     assert min(first[0] + second[0]) > 0
     assert set(first[1]) == {"config.json", "metrics.jsonl", "model.safetensors", "training_state.pt"}
