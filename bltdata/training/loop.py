@@ -321,9 +321,6 @@ class TrainingRun(Generic[BatchT]):
 
     def _save(self) -> None:
         progress = self._progress
-        with self.world.together():
-            if self._files:
-                self._files.write(progress.metrics)
         state = {
             "identity": json.dumps(self._identity, sort_keys=True),
             "progress": {**vars(progress), "cursor": list(progress.cursor)},
@@ -333,6 +330,10 @@ class TrainingRun(Generic[BatchT]):
         }
         self._placement.save(self.folder, progress.step, state, self.keeping.keep_last)
         self._saved_step = progress.step
+        # After the state: as long as there is none, empty metrics say whose model it is that a first evaluation leaves.
+        with self.world.together():
+            if self._files:
+                self._files.write(progress.metrics)
 
     def _restore(self) -> None:
         state = load_state(self.folder, self.keeping.resume_from)

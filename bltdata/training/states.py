@@ -18,7 +18,7 @@ from bltdata.atomic import PARTIAL_SUFFIX, atomic_path
 from bltdata.errors import CheckpointError
 from bltdata.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from bltdata.training.memory import is_out_of_memory
-from bltdata.training.metrics import TENSORBOARD_FOLDER, remove_events
+from bltdata.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER, remove_events
 
 STATE_FILE = "training_state.pt"
 FORMAT_VERSION = 1
@@ -84,13 +84,14 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
 
     Raises:
         CheckpointError: it isn't there, it is damaged, it is no state, or another version wrote it. The error names the last state
-            that can be read, but never is another one read than the one that was asked for.
+            that can be read, but never is another one read than the one that was asked for. Or there is none, but a trained model.
     """
     path = folder / STATE_FILE
     if resume_from is not None:
         return _state_of_step(folder, resume_from)
     if not path.exists():
         if not _kept_states(folder):
+            _check_no_model(folder)
             return None
         raise CheckpointError(f"{path} is missing, so the run can't go on from it; {way_out(folder)}")
     state, problem = _read(path)
@@ -164,6 +165,20 @@ def kept_path(folder: Path, step: int) -> Path:
     """Where the state of a step is, if more than the last one are kept."""
     # Digits that sort by name, too.
     return folder / f"training_state-{step:08d}.pt"
+
+
+def _check_no_model(folder: Path) -> None:
+    """Refuse to begin a run over a model that somebody trained, or copied there."""
+    metrics = folder / METRICS_FILE
+    if metrics.exists() and not metrics.stat().st_size:
+        # A run was begun there, and was killed in its first evaluation, which leaves a model before there is a state.
+        return
+    for models in (folder, folder / LAST_FOLDER):
+        if (models / CONFIG_FILE).exists() or (models / WEIGHTS_FILE).exists():
+            raise CheckpointError(
+                f"{models} holds a trained model, but there is no state of a run to go on from; choose another folder, or start over there "
+                "with --no-resume, which deletes the model."
+            )
 
 
 def _kept_states(folder: Path) -> dict[int, Path]:
