@@ -129,7 +129,7 @@ class TrainingRun(Generic[BatchT]):
                 raise self.world.found_by_all(BuildError(f"{what}; choose a folder on a disk that all of them share."))
             with self.world.together():
                 if self.world.is_first:
-                    if self.keeping.resume_from is not None:
+                    if self._progress.step == self.keeping.resume_from:
                         go_back_to(self.folder, self.keeping.resume_from)
                     self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
                     self._files.write(self._progress.metrics)
@@ -356,7 +356,12 @@ class TrainingRun(Generic[BatchT]):
                 "one, or start over with --no-resume."
             ) from error
         self._saved_step = self._progress.step
+        came_since = ""
+        if self.keeping.resume_from is not None:
+            self._progress.went_back_to = self.keeping.resume_from
+            if self._progress.step != self.keeping.resume_from:
+                came_since = f", to which it came since it went back to step {self.keeping.resume_from}"
         if self._progress.rows_at_once:
             self._share = self._share.at_most(self._progress.rows_at_once)
         how = "It had finished already" if self._progress.finished else "Going on"
-        self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}.")
+        self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}{came_since}.")

@@ -24,6 +24,8 @@ class Progress:
     """Rows of a micro-batch that turned out to fit into the memory of each process; None while those of the settings do."""
     counted: dict[str, int] = field(default_factory=dict)
     """What the batches counted so far, in all processes; see `Step`."""
+    went_back_to: int | None = None
+    """The step whose state was the last that was asked for, and that the run went on from since."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
 
     Args:
         folder: the run's.
-        resume_from: the step whose state is wanted; None for the last.
+        resume_from: the step whose state is wanted; None for the last. It is the last as well where the run went back to that step
+            before and came further since: a command that is run again mustn't lose what it did.
 
     Raises:
         CheckpointError: it isn't there, it is damaged, it is no state, or another version wrote it. The error names the last state
@@ -88,7 +89,7 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
     """
     path = folder / STATE_FILE
     if resume_from is not None:
-        return _state_of_step(folder, resume_from)
+        return _state_since(path, resume_from) or _state_of_step(folder, resume_from)
     if not path.exists():
         if not _kept_states(folder):
             _check_no_model(folder)
@@ -201,6 +202,12 @@ def _publish_as_last(path: Path) -> None:
         except OSError:
             # A file system without links.
             shutil.copyfile(path, temporary)
+
+
+def _state_since(path: Path, step: int) -> dict[str, Any] | None:
+    """The last state, where it is one of a run that went back to a step."""
+    state, _ = _read(path)
+    return state if state is not None and state["progress"].get("went_back_to") == step else None
 
 
 def _state_of_step(folder: Path, step: int) -> dict[str, Any]:

@@ -286,6 +286,31 @@ def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_the_command_that_went_back_goes_on_when_it_is_run_again(undisturbed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3), stepped=at_step(7, press_ctrl_c))
+    back = Keeping(keep_last=2, resume_from=4)
+    said: list[str] = []
+    # Until it has a state of its own it begins at the one it went back to, and then never again, also when that is gone.
+    for step, stop, error in ((5, kill, Killed), (5, press_ctrl_c, KeyboardInterrupt), (7, press_ctrl_c, KeyboardInterrupt)):
+        with pytest.raises(error):
+            train(tmp_path, CONFIG, keeping=back, said=said.append, stepped=at_step(step, stop))
+    assert steps_kept(tmp_path) == [6, 7]
+    train(tmp_path, CONFIG, keeping=back, said=said.append)
+    train(tmp_path, CONFIG, keeping=back, said=said.append)
+    begin, since = f": {tmp_path} holds this run at step", ", to which it came since it went back to step 4."
+    assert said == [
+        f"Going on{begin} 4 of 8.", f"Going on{begin} 4 of 8.", f"Going on{begin} 5 of 8{since}", f"Going on{begin} 7 of 8{since}",
+        f"It had finished already{begin} 8 of 8{since}",
+    ]  # fmt: skip
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert outcome(tmp_path)[0] == outcome(undisturbed)[0]
+    # To another step it does go back.
+    with pytest.raises(Killed):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=2, resume_from=7), stepped=at_step(8, kill))
+    assert state_of(tmp_path)["progress"]["step"] == 7
+
+
 def test_models_of_a_future_that_will_not_be_are_replaced(undisturbed, tmp_path):
     keeping = Keeping(keep_last=3)
     train(tmp_path, CONFIG, keeping=keeping)
