@@ -40,6 +40,9 @@ from bltdata.training.schedule import learning_rate_at
 from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run, step_of_model
 from bltdata.training.world import World
 
+MAY_DIFFER = ("training.micro_batch_rows",)
+"""What a state says of its run and may be another when the run goes on, as the number of processes may: only rounding differs."""
+
 BatchT = TypeVar("BatchT")
 T = TypeVar("T")
 
@@ -339,7 +342,8 @@ class TrainingRun(Generic[BatchT]):
         state = load_state(self.folder, self.keeping.resume_from)
         if state is None:
             return
-        check_identity(self.folder, json.loads(state["identity"]), self._identity)
+        found = json.loads(state["identity"])
+        check_identity(self.folder, found, self._identity, MAY_DIFFER)
         state = self._placement.restored(self.folder, state)
         try:
             self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
@@ -361,6 +365,9 @@ class TrainingRun(Generic[BatchT]):
             self._progress.went_back_to = self.keeping.resume_from
             if self._progress.step != self.keeping.resume_from:
                 came_since = f", to which it came since it went back to step {self.keeping.resume_from}"
+        if found["training"].get("micro_batch_rows") != self.config.micro_batch_rows:
+            # Whoever asks for another size wants it, though a smaller one was all that fitted before.
+            self._progress.rows_at_once = None
         if self._progress.rows_at_once:
             self._share = self._share.at_most(self._progress.rows_at_once)
         how = "It had finished already" if self._progress.finished else "Going on"

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +119,20 @@ def step_of_model(folder: Path) -> int:
         return 0
 
 
-def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any], may_differ: Collection[str] = ()) -> None:
     """Refuse to go on with the state of another run.
 
     Args:
         folder: the run's, for the error.
         found: everything that fixes the result of the run in the folder, as JSON gives it back.
         wanted: the same of the run that is to go on.
+        may_differ: what of it fixes no result after all, by its names with dots.
 
     Raises:
         CheckpointError: they differ.
     """
     there, here = _flatten(found), _flatten(wanted)
-    for name in sorted(there.keys() | here.keys()):
+    for name in sorted((there.keys() | here.keys()) - set(may_differ)):
         if there.get(name) != here.get(name):
             raise CheckpointError(
                 f"{folder} holds another run: its {name} is {there.get(name)!r}, this one's is {here.get(name)!r}; "

@@ -1,6 +1,7 @@
 """Where memory doesn't suffice, micro-batches are halved, and the run learns what it would have learned."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,6 +141,32 @@ def test_a_run_that_goes_on_remembers(undisturbed, tmp_path):
     for name in ("whole", "killed"):
         assert metrics_of(tmp_path) == metrics_of(tmp_path / name)
         assert (tmp_path / "last" / "model.safetensors").read_bytes() == (tmp_path / name / "last" / "model.safetensors").read_bytes()
+    assert_same_curve(tmp_path, undisturbed)
+
+
+def test_another_size_may_be_asked_for_when_a_run_goes_on(undisturbed, tmp_path):
+    with room_for(3), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(2, press_ctrl_c))
+    sizes = []
+    for step, rows in ((3, 4), (4, 4), (5, 12)):
+        with room_for(12) as tried, pytest.raises(KeyboardInterrupt):
+            train(tmp_path, dataclasses.replace(CONFIG, micro_batch_rows=rows), stepped=at_step(step, press_ctrl_c))
+        sizes.append(tried[0])
+    assert sizes == [4, 4, 12]
+    # Memory is short again, and the size that is asked for is the one that was tried.
+    smaller = dataclasses.replace(CONFIG, micro_batch_rows=6)
+    with room_for(2), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, smaller, stepped=at_step(6, press_ctrl_c))
+    assert state_of(tmp_path)["progress"]["rows_at_once"] == 1
+    assert_same_curve(tmp_path, undisturbed)
+
+
+def test_a_state_that_counts_micro_batches_to_its_identity(undisturbed, tmp_path):
+    # As states did before only rounding depended on them.
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    assert json.loads(state_of(tmp_path)["identity"])["training"]["micro_batch_rows"] is None
+    train(tmp_path, dataclasses.replace(CONFIG, micro_batch_rows=4))
     assert_same_curve(tmp_path, undisturbed)
 
 
