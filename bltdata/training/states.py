@@ -42,12 +42,19 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
         state: tensors, numbers, strings, lists and dicts.
         keep_last: states to keep. One that is of a later step belongs to a future that won't be, and goes too, as do models of later
             steps.
+
+    Raises:
+        OSError: it can't be written, because the disk is full, say.
     """
     path = folder / STATE_FILE
     if keep_last > 1:
         path = kept_path(folder, step)
-    with atomic_path(path) as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        # Given a path, torch forgets what the system said.
+        try:
+            torch.save({"format_version": FORMAT_VERSION, **state}, file)
+        except RuntimeError as error:
+            raise why_unwritten(error) from None
     if keep_last > 1:
         _publish_as_last(path)
     kept = _kept_states(folder)
@@ -63,6 +70,11 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
             # The description first: without it nobody takes what is left for a model.
             (models / CONFIG_FILE).unlink(missing_ok=True)
             (models / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def why_unwritten(error: BaseException) -> BaseException:
+    """What the system said where torch couldn't write to a file of Python's: its own error, which comes after that, is of its archive."""
+    return error.__context__ if isinstance(error.__context__, OSError) else error
 
 
 def shards_name(step: int, token: str) -> str:

@@ -1,8 +1,11 @@
 """The states of a run: which are kept, and what is said of one that can't be gone on from."""
 
+import contextlib
+import errno
 import json
 import os
 import re
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,44 @@ def test_a_save_that_dies_leaves_a_state(tmp_path, monkeypatch):
     save_state(tmp_path, 30, state_at(30), keep_last=2)
     assert steps_kept(tmp_path) == [20, 30]
     assert load_state(tmp_path)["progress"]["step"] == 30
+
+
+def onto_a_full_disk(path: Path) -> contextlib.nullcontext[Path]:
+    return contextlib.nullcontext(Path("/dev/full"))
+
+
+# What fits into a buffer fails when the file is closed, what doesn't while torch writes.
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_the_disk_is_full(tmp_path, monkeypatch, size):
+    save_state(tmp_path, 1, state_at(1))
+    monkeypatch.setattr("bltdata.training.states.atomic_path", onto_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_state(tmp_path, 2, {**state_at(2), "model": torch.zeros(size)})
+    assert caught.value.errno == errno.ENOSPC
+    assert load_state(tmp_path)["progress"]["step"] == 1
+
+
+def test_the_system_takes_no_more_in_the_middle_of_a_file(tmp_path):
+    save_state(tmp_path, 1, state_at(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(tmp_path, 2, {**state_at(2), "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(tmp_path)["progress"]["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_what_torch_cannot_write_stays_an_error_of_its_own(tmp_path, monkeypatch):
+    def save(*_: Any) -> None:
+        raise RuntimeError("an archive's")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match=r"^an archive's$"):
+        save_state(tmp_path, 1, state_at(1))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", [0, 1, 300, -1])
