@@ -37,7 +37,18 @@ from bltdata.training.optimiser import build_optimiser
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run, step_of_model
+from bltdata.training.states import (
+    LAST_FOLDER,
+    check_identity,
+    go_back_to,
+    keep_the_last,
+    load_state,
+    remove_partial_shards,
+    remove_run,
+    remove_surplus,
+    shards_of,
+    step_of_model,
+)
 from bltdata.training.world import World
 
 MAY_DIFFER = ("training.micro_batch_rows",)
@@ -96,6 +107,7 @@ class TrainingRun(Generic[BatchT]):
         self._files: MetricsFiles | None = None
         """Of the process that writes."""
         self._saved_step = 0
+        self._saved_shards: str | None = None
 
     def run(self, resume: bool = True) -> dict[str, Any]:
         """Train to the end.
@@ -134,6 +146,13 @@ class TrainingRun(Generic[BatchT]):
                 if self.world.is_first:
                     if self._progress.step == self.keeping.resume_from:
                         go_back_to(self.folder, self.keeping.resume_from)
+                    if self._saved_step and self.keeping.keep_last > 1:
+                        # A kill may have come between its names; or it is the first that is to be kept.
+                        keep_the_last(self.folder, self._saved_step)
+                    if self._progress.finished:
+                        # As long as a run goes on, each state does this for those before it.
+                        keep_last = self.keeping.keep_last if self.keeping.keep_last > 1 else None
+                        remove_surplus(self.folder, self._saved_step, self._saved_shards, keep_last)
                     self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
                     self._files.write(self._progress.metrics)
             if not self._progress.finished:
@@ -344,6 +363,7 @@ class TrainingRun(Generic[BatchT]):
             return
         found = json.loads(state["identity"])
         check_identity(self.folder, found, self._identity, MAY_DIFFER)
+        self._saved_shards = shards_of(state)
         state = self._placement.restored(self.folder, state)
         try:
             self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})

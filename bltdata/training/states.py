@@ -1,6 +1,6 @@
 """The states of a run in progress: `training_state.pt`, the last one, and if more are kept, one for each step of those.
 
-A state is a file that is published whole or not at all. With several, the last one has two names, and where the file system
+A state is a file that is published whole or not at all, the last one first. With several, it has two names, and where the file system
 can, it is still one file. What is shared out among processes (`sharded_states`) is in a folder beside it, which the file names.
 """
 
@@ -46,22 +46,32 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
     Raises:
         OSError: it can't be written, because the disk is full, say.
     """
-    path = folder / STATE_FILE
-    if keep_last > 1:
-        path = kept_path(folder, step)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(folder / STATE_FILE) as temporary, temporary.open("wb") as file:
         # Given a path, torch forgets what the system said.
         try:
             torch.save({"format_version": FORMAT_VERSION, **state}, file)
         except RuntimeError as error:
             raise why_unwritten(error) from None
     if keep_last > 1:
-        _publish_as_last(path)
+        keep_the_last(folder, step)
+    remove_surplus(folder, step, shards_of(state), keep_last)
+
+
+def remove_surplus(folder: Path, step: int, own: str | None, keep_last: int | None) -> None:
+    """Delete the states, with their folders, and the models that there is no need for once the last state is there.
+
+    Args:
+        folder: the run's.
+        step: the last state's.
+        own: the name of the folder with its tensors; None where it has none.
+        keep_last: states to keep; None for all but those of later steps.
+    """
     kept = _kept_states(folder)
-    needed = sorted(number for number in kept if number <= step)[-keep_last:] if keep_last > 1 else []
+    needed = sorted(number for number in kept if number <= step)
+    if keep_last is not None:
+        needed = needed[-keep_last:] if keep_last > 1 else []
     for number in kept.keys() - set(needed):
         kept[number].unlink(missing_ok=True)
-    own = state.get(SHARDS, {}).get("folder")
     for shards, number in _shards_folders(folder).items():
         if shards.name != own and (number == step or number not in needed):
             shutil.rmtree(shards)
@@ -70,6 +80,11 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
             # The description first: without it nobody takes what is left for a model.
             (models / CONFIG_FILE).unlink(missing_ok=True)
             (models / WEIGHTS_FILE).unlink(missing_ok=True)
+
+
+def shards_of(state: dict[str, Any]) -> str | None:
+    """The name of the folder with tensors of a state; None where it has none."""
+    return state[SHARDS]["folder"] if SHARDS in state else None
 
 
 def why_unwritten(error: BaseException) -> BaseException:
@@ -118,8 +133,13 @@ def go_back_to(folder: Path, step: int) -> None:
     """Make the kept state of a step the last one."""
     path = kept_path(folder, step)
     # Where it has no file of its own, it is the last one.
-    if path.exists() and not ((folder / STATE_FILE).exists() and path.samefile(folder / STATE_FILE)):
-        _publish_as_last(path)
+    if path.exists():
+        _publish_again(path, folder / STATE_FILE)
+
+
+def keep_the_last(folder: Path, step: int) -> None:
+    """Give the last state, that of a step, the name of a kept one as well."""
+    _publish_again(folder / STATE_FILE, kept_path(folder, step))
 
 
 def step_of_model(folder: Path) -> int:
@@ -208,8 +228,11 @@ def _shards_folders(folder: Path) -> dict[Path, int]:
     return {path: int(parts[1]) for path, parts in numbers if parts[1].isdecimal()}
 
 
-def _publish_as_last(path: Path) -> None:
-    with atomic_path(path.with_name(STATE_FILE)) as temporary:
+def _publish_again(path: Path, other: Path) -> None:
+    """Publish a file under another name, unless it has it already."""
+    if other.exists() and other.samefile(path):
+        return
+    with atomic_path(other) as temporary:
         temporary.unlink()
         try:
             os.link(path, temporary)

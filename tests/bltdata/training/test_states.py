@@ -17,7 +17,16 @@ from hypothesis import given
 
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.training.keeping import Keeping
-from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_partial_shards, remove_run, save_state, shards_name
+from bltdata.training.states import (
+    STATE_FILE,
+    go_back_to,
+    load_state,
+    remove_partial_shards,
+    remove_run,
+    remove_surplus,
+    save_state,
+    shards_name,
+)
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import (
     Killed,
@@ -59,6 +68,10 @@ def cut(path: Path, kept: int = 300) -> None:
     path.write_bytes(data[:kept])
 
 
+def cannot_link(*_: Any) -> None:
+    raise OSError(95, "Operation not supported")
+
+
 def test_a_state(tmp_path):
     assert load_state(tmp_path) is None
     state = state_at(3, number=1, text="a", list=[1, {"b": 2.5}], nothing=None)
@@ -71,11 +84,8 @@ def test_a_state(tmp_path):
 
 @pytest.mark.parametrize("can_link", [True, False])
 def test_the_last_ones_are_kept(tmp_path, monkeypatch, can_link):
-    def refuse(*_: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
     if not can_link:
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", cannot_link)
     for step in (10, 20, 30, 40):
         save_state(tmp_path, step, state_at(step), keep_last=3)
         assert load_state(tmp_path)["progress"]["step"] == step
@@ -106,11 +116,13 @@ def test_a_save_that_dies_leaves_a_state(tmp_path, monkeypatch):
     for step in (10, 20):
         save_state(tmp_path, step, state_at(step), keep_last=2)
     allow = die_at_renames(monkeypatch)
-    for published in (0, 1):
+    for published, last in ((0, 20), (1, 30)):
         allow(published)
         with pytest.raises(Killed):
             save_state(tmp_path, 30, state_at(30), keep_last=2)
-        assert load_state(tmp_path)["progress"]["step"] == 20
+        assert load_state(tmp_path)["progress"]["step"] == last
+        assert steps_kept(tmp_path) == [10, 20]
+    assert load_state(tmp_path, 30)["progress"]["step"] == 30
     allow(2)
     save_state(tmp_path, 30, state_at(30), keep_last=2)
     assert steps_kept(tmp_path) == [20, 30]
@@ -271,6 +283,26 @@ def test_folders_with_tensors_live_as_long_as_their_states(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
 
 
+def test_what_a_kill_left_beside_the_last_state(tmp_path):
+    folders = {step: save_with_shards(tmp_path, step, "a", 9) for step in (10, 20, 30)}
+    # The process died when the state of step 30 was there, before it cleaned up; one of step 15 had had a file, too.
+    (tmp_path / shards_name(15, "a")).mkdir()
+    (tmp_path / shards_name(30, "b")).mkdir()
+    remove_surplus(tmp_path, 30, folders[30].name, None)
+    assert sorted(tmp_path.glob("*.shards")) == list(folders.values())
+    assert steps_kept(tmp_path) == [10, 20, 30]
+    remove_surplus(tmp_path, 30, folders[30].name, 2)
+    assert sorted(tmp_path.glob("*.shards")) == [folders[20], folders[30]]
+    assert steps_kept(tmp_path) == [20, 30]
+    assert load_state(tmp_path, 20)["progress"]["step"] == 20
+
+
+def test_a_finished_run_keeps_its_states_when_nobody_says_how_many(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    train(tmp_path / "run", CONFIG)
+    assert steps_kept(tmp_path / "run") == [4, 6, 8]
+
+
 def test_what_is_left_of_folders_with_tensors(tmp_path):
     shards = save_with_shards(tmp_path, 10, "a", 1)
     partial = tmp_path / f".{shards_name(20, 'b')}.123.partial"
@@ -305,6 +337,37 @@ def test_keeping_changes_nothing_else(undisturbed, tmp_path):
     assert steps_kept(tmp_path) == []
     assert metrics_of(tmp_path) == metrics_of(undisturbed)
     assert (tmp_path / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_kill_between_any_two_files_of_several_states(tmp_path, monkeypatch, can_link):
+    if not can_link:
+        monkeypatch.setattr(os, "link", cannot_link)
+    config, keeping = training(steps=6, evaluate_every=2), Keeping(keep_last=2)
+    train(tmp_path / "undisturbed", config, keeping=keeping)
+    allow, kills, is_finished = die_at_renames(monkeypatch), 0, False
+    while not is_finished:
+        allow(kills)
+        folder = tmp_path / str(kills)
+        try:
+            train(folder, config, keeping=keeping)
+            is_finished = True
+        except Killed:
+            kills += 1
+            allow(1000)
+            train(folder, config, keeping=keeping)
+        assert_same_run(folder, tmp_path / "undisturbed")
+    # Three evaluations of metrics and a state with two names, at least.
+    assert kills >= 9
+
+
+def test_the_state_that_is_there_is_kept_once_several_are(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3), stepped=at_step(5, press_ctrl_c))
+    assert steps_kept(tmp_path) == [3, 4, 5]
 
 
 def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
