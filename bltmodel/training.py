@@ -1,6 +1,7 @@
 """Training a BLT on shards."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from bltmodel.config import BLTConfig
 from bltmodel.data import ShardStore, collate
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
-from bltmodel.patch_budget import BudgetedRows, patches_a_row
+from bltmodel.patch_budget import BudgetedRows, patches_a_row, remark
 from bltmodel.rows import RowStream
 from bltmodel.step_config import StepConfig
 from bltmodel.training_data import TrainingData
@@ -111,7 +112,10 @@ def train_blt(
             validation_rows = ValidationRows(data.validation, config.validation_bytes, config.row_tokens, data.held_out)
             budget = None
             if step.patch_margin is not None:
-                budget = patches_a_row(data.train.dataset.manifest.totals, config.row_tokens, step.patch_margin)
+                # A row is of one source where they have weights.
+                sources = train_rows.selections if data.weights else [data.train.dataset.manifest.totals]
+                budget = patches_a_row(sources, config.row_tokens, step.patch_margin)
+                reporter = _judging(budget, reporter, config)
             learned = train_rows if budget is None else BudgetedRows(train_rows, budget)
             # A budget changes the patches that are learned from, so it is part of what made a model.
             patches: dict[str, Any] = {} if budget is None else {"patches_per_row": budget}
@@ -133,6 +137,18 @@ def _placed(model: BLT, config: TrainingConfig, world: World, mesh: "DeviceMesh 
     from bltdata.training.sharding import Sharded
 
     return Sharded(model, config, world, mesh, device)
+
+
+def _judging(budget: int, reporter: Reporter | None, config: TrainingConfig) -> Reporter:
+    """A reporter that also says after the first evaluation whether the budget of patches is too small."""
+    told = reporter or Reporter()
+
+    def evaluated(metrics: dict[str, Any]) -> None:
+        told.evaluated(metrics)
+        if metrics["step"] == min(config.evaluate_every, config.steps) and (said := remark(metrics, budget)):
+            told.said(said)
+
+    return replace(told, evaluated=evaluated)
 
 
 def _mixture_line(rows: RowStream, config: TrainingConfig) -> str:

@@ -23,15 +23,17 @@ def test_a_source_is_where_its_documents_are(dataset):
     for kept in (None, keep, np.ones(len(rows), dtype=bool)):
         taken = [row for place, row in enumerate(rows) if kept is None or kept[place]]
         documents = Counter(row.source for row in taken)
-        sizes = Counter[str]()
+        sizes, patches = Counter[str](), Counter[str]()
         for row in taken:
             sizes[row.source] += row.num_bytes
+            patches[row.source] += len(row.patch_lengths)
         found = select_sources(dataset, kept)
-        assert {name: (source.num_documents, source.num_bytes) for name, source in found.items()} == {
-            name: (documents[name], sizes[name]) for name in sorted(documents)
+        assert {name: (source.num_documents, source.num_bytes, source.num_patches) for name, source in found.items()} == {
+            name: (documents[name], sizes[name], patches[name]) for name in sorted(documents)
         }
         everything = select_all(dataset, kept)
-        assert (everything.num_documents, everything.num_bytes) == (len(taken), sum(sizes.values()))
+        counts = (everything.num_documents, everything.num_bytes, everything.num_patches)
+        assert counts == (len(taken), sizes.total(), patches.total())
         assert everything.num_tokens == sum(source.num_tokens for source in found.values())
     groups = [dataset.read_row_group(group.shard, group.row_group)["source"].to_pylist() for group in dataset.row_groups]
     for name, source in select_sources(dataset).items():

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import bltmodel.training
 from bltdata.errors import BuildError, CheckpointError, ConfigError, CorpusError
 from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
+from bltdata.patching import PatchRule
 from bltdata.shards import open_shards
 from bltdata.training.progress import Reporter
 from bltdata.training.validation import ValidationRows, spread_excerpts
@@ -23,6 +25,7 @@ from bltdata.training.world import World
 from bltmodel.data import ShardStore, collate
 from bltmodel.latent import LatentTransformer
 from bltmodel.model import BLT
+from bltmodel.patch_budget import remark
 from bltmodel.step_config import StepConfig
 from bltmodel.training import train_blt
 from bltmodel.training_data import TrainingData, open_training_data, trained_on
@@ -346,6 +349,35 @@ def test_what_overflows_the_budget_is_joined_counted_and_resumed(shards, tmp_pat
     assert weights_of(tmp_path / "stopped") == weights_of(tmp_path / "whole")
     with pytest.raises(CheckpointError, match=r"holds another run: its patches_per_row is \d+, this one's is None"):
         run(data, tmp_path / "stopped", **changes)
+
+
+def test_a_budget_is_that_of_the_source_with_most_patches(tmp_path):
+    # A patch begins after each space: prose has one in ten bytes, code in two, and next to nothing of the dataset is code.
+    prose, code = [("prose", b"aaaaaaaaa " * 6)] * 57, [("code", b"a b c d e f g h i j ")] * 3
+    data = open_training_data(
+        write_dataset(tmp_path / "shards", [*prose, ("prose", b"other")], [*code, ("code", b"another")], rule=PatchRule(scheme="space")),
+        weights={"prose": 1, "code": 1},
+    )
+    best = run_with(StepConfig(patch_margin=1.1), data, tmp_path / "blt")
+    budget = json.loads((tmp_path / "blt" / "config.json").read_text())["patches_per_row"]
+    assert 1.1 * 32 / 2 < budget < 1.1 * 32 / 1.5
+    assert best["patches_joined"] / best["patches"] < 0.05
+
+
+def test_a_budget_that_joins_many_is_said_once(shards, tmp_path):
+    data, step, said = open_training_data(shards), StepConfig(patch_margin=1.0), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        run_with(step, data, tmp_path / "blt", reporter=replace(interrupt_at(1), said=said.append))
+    assert said == []
+    for stop in (5, 6):
+        with pytest.raises(KeyboardInterrupt):
+            run_with(step, data, tmp_path / "blt", reporter=replace(interrupt_at(stop), said=said.append))
+    first, *_ = metrics_of(tmp_path / "blt")
+    share = first["patches_joined"] / first["patches"]
+    budget = json.loads((tmp_path / "blt" / "config.json").read_text())["patches_per_row"]
+    of_the_budget = [line for line in said if "joined" in line]
+    assert of_the_budget == [remark(first, budget)]
+    assert of_the_budget[0].startswith(f"{share:.1%} of the patches so far were joined to keep rows to {budget}: start again")
 
 
 def test_a_budget_below_the_mean_is_refused():
