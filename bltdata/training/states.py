@@ -286,14 +286,39 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     if not isinstance(state, dict) or "format_version" not in state:
         return None, "isn't the state of a training run"
     version = state.pop("format_version")
+    if not isinstance(version, int):
+        return None, "isn't the state of a training run"
     if version != FORMAT_VERSION:
         return None, f"has format version {version}, and this version of the toolkit reads {FORMAT_VERSION}"
     missing = [name for name in _NEEDED if name not in state]
     if missing:
         return None, f"isn't the state of a training run: it has no {missing[0]}"
+    if wrong := _of_the_wrong_type(state):
+        return None, f"isn't the state of a training run: its {wrong} is something else"
     if SHARDS in state:
         return _with_shards(state, path.parent)
     return state, None
+
+
+def _of_the_wrong_type(state: dict[str, Any]) -> str | None:
+    """The name of something in a state that a run can't go on from, whatever it is; None where there is nothing."""
+    progress, shards = state["progress"], state.get(SHARDS, {"folder": "", "files": {}})
+    fits = {
+        "identity": isinstance(state["identity"], str) and _is_json_object(state["identity"]),
+        "progress": isinstance(progress, dict) and type(progress.get("step")) is int,
+        "model": isinstance(state["model"], dict),
+        "optimiser": isinstance(state["optimiser"], dict),
+        "guard": isinstance(state.get("guard", {}), dict),
+        SHARDS: isinstance(shards, dict) and isinstance(shards.get("folder"), str) and isinstance(shards.get("files"), dict),
+    }
+    return next((name for name, does_fit in fits.items() if not does_fit), None)
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _with_shards(state: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, str | None]:

@@ -208,6 +208,19 @@ def test_it_runs_no_code(tmp_path):
         ({}, "isn't the state of a training run"),
         ([1], "isn't the state of a training run"),
         ({"format_version": 1, "identity": "{}"}, "isn't the state of a training run: it has no progress"),
+        ({"format_version": torch.arange(2)}, "isn't the state of a training run"),
+        *(
+            ({"format_version": 1, **state_at(1), name: value}, f"isn't the state of a training run: its {name} is something else")
+            for name, values in {
+                "identity": (None, 3, {}, "", "{", "[]", "[" * 100_000),
+                "progress": (None, [1], {}, {"step": None}, {"step": True}, {"step": "1"}),
+                "model": (None, [torch.zeros(1)]),
+                "optimiser": (None, "adamw"),
+                "guard": (None, [1.0]),
+                "shards": (None, "folder", {"folder": "a"}, {"folder": 1, "files": {}}, {"folder": "a", "files": ["b"]}),
+            }.items()
+            for value in values
+        ),
     ],
 )
 def test_it_is_foreign_or_of_another_version(tmp_path, value, problem):
@@ -465,6 +478,10 @@ def test_a_state_of_an_older_toolkit_has_no_guard_and_one_of_another_model_does_
     del state["guard"], state["progress"]["rows_at_once"]
     torch.save(state, tmp_path / STATE_FILE)
     train(tmp_path, CONFIG)
+    # Somebody else's program may call its things alike.
+    torch.save({**state, "progress": {"step": 3}, "guard": {}}, tmp_path / STATE_FILE)
+    with pytest.raises(CheckpointError, match=r"^The state in .* is of another version of the toolkit"):
+        train(tmp_path, CONFIG)
     state["model"]["norm.weight"] = torch.zeros(99)
     torch.save(state, tmp_path / STATE_FILE)
     with pytest.raises(CheckpointError, match=r"^The state in .* is of another version of the toolkit, whose models or optimisers differ"):
