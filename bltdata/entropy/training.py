@@ -87,5 +87,10 @@ def train_entropy_model(
         validation_rows = ValidationRows(validation, config.validation_bytes, config.row_tokens)
         extra = {"training": to_mapping(config), "data": data}
         task = EntropyTask(model, train_rows, validation_rows, config, folder, extra, world)
-        run = TrainingRun(task, config, folder, {"model": to_mapping(architecture), "data": data}, reporter, world, keeping)
+        run = TrainingRun(task, config, folder, run_identity(architecture, data), reporter, world, keeping)
     return run.run(resume)
+
+
+def run_identity(architecture: EntropyModelConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a run besides its settings; see `TrainingRun`."""
+    return {"model": to_mapping(architecture), "data": data}

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from bltdata.atomic import remove_leftovers
-from bltdata.config import to_mapping
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
 from bltdata.training.config import TrainingConfig
 from bltdata.training.guards import Guard
+from bltdata.training.identity import state_of_run, whole_identity
 from bltdata.training.interface import Step, TrainingTask
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.keeping import Keeping
@@ -39,10 +39,8 @@ from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
 from bltdata.training.states import (
     LAST_FOLDER,
-    check_identity,
     go_back_to,
     keep_the_last,
-    load_state,
     remove_partial_shards,
     remove_run,
     remove_surplus,
@@ -50,9 +48,6 @@ from bltdata.training.states import (
     step_of_model,
 )
 from bltdata.training.world import World
-
-MAY_DIFFER = ("training.micro_batch_rows",)
-"""What a state says of its run and may be another when the run goes on, as the number of processes may: only rounding differs."""
 
 BatchT = TypeVar("BatchT")
 T = TypeVar("T")
@@ -93,8 +88,7 @@ class TrainingRun(Generic[BatchT]):
         self.keeping = keeping or Keeping()
         self.world = world or World()
         self.reporter = reporter if reporter and self.world.is_first else Reporter()
-        # As JSON gives it back, so that it compares equal to the one in a state.
-        self._identity = json.loads(json.dumps({**identity, "training": to_mapping(config)}))
+        self._identity = whole_identity(identity, config)
         self._share = config.share(self.world.size)
         self._placement = placement or Placement(task.model, self.world)
         self._optimiser = build_optimiser(task.model, config, self._placement.muon)
@@ -358,11 +352,9 @@ class TrainingRun(Generic[BatchT]):
                 self._files.write(progress.metrics)
 
     def _restore(self) -> None:
-        state = load_state(self.folder, self.keeping.resume_from)
+        state = state_of_run(self.folder, self._identity, self.keeping)
         if state is None:
             return
-        found = json.loads(state["identity"])
-        check_identity(self.folder, found, self._identity, MAY_DIFFER)
         self._saved_shards = shards_of(state)
         state = self._placement.restored(self.folder, state)
         try:
@@ -385,7 +377,7 @@ class TrainingRun(Generic[BatchT]):
             self._progress.went_back_to = self.keeping.resume_from
             if self._progress.step != self.keeping.resume_from:
                 came_since = f", to which it came since it went back to step {self.keeping.resume_from}"
-        if found["training"].get("micro_batch_rows") != self.config.micro_batch_rows:
+        if state["identity"]["training"].get("micro_batch_rows") != self.config.micro_batch_rows:
             # Whoever asks for another size wants it, though a smaller one was all that fitted before.
             self._progress.rows_at_once = None
         if self._progress.rows_at_once:

@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -149,27 +148,6 @@ def step_of_model(folder: Path) -> int:
         return int(about["validation"]["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def check_identity(folder: Path, found: dict[str, Any], wanted: dict[str, Any], may_differ: Collection[str] = ()) -> None:
-    """Refuse to go on with the state of another run.
-
-    Args:
-        folder: the run's, for the error.
-        found: everything that fixes the result of the run in the folder, as JSON gives it back.
-        wanted: the same of the run that is to go on.
-        may_differ: what of it fixes no result after all, by its names with dots.
-
-    Raises:
-        CheckpointError: they differ.
-    """
-    there, here = _flatten(found), _flatten(wanted)
-    for name in sorted((there.keys() | here.keys()) - set(may_differ)):
-        if there.get(name) != here.get(name):
-            raise CheckpointError(
-                f"{folder} holds another run: its {name} is {there.get(name)!r}, this one's is {here.get(name)!r}; "
-                "choose another folder, or start over there with --no-resume."
-            )
 
 
 def remove_run(folder: Path) -> None:
@@ -331,10 +309,3 @@ def _with_shards(state: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | 
         if path.stat().st_size != size:
             return None, f"needs {path}, which is damaged, so the run can't go on from it"
     return state, None
-
-
-def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
