@@ -359,8 +359,7 @@ class TrainingRun(Generic[BatchT]):
         state = self._placement.restored(self.folder, state)
         try:
             self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
-            # Runs that began before there were guards have none.
-            self._guard = Guard(**state.get("guard", {}))
+            self._guard = Guard.restored(state.get("guard", {}))
             self.task.model.load_state_dict(state["model"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._placement.settle(self._optimiser)

@@ -68,6 +68,24 @@ def test_spikes():
     assert guard.judge(24, 0.1, 4.9, skip_spikes=True) == (True, None)
 
 
+def test_the_training_loss_is_of_steps_that_were_taken():
+    guard = seasoned()
+    expected = guard.metrics()["training_loss"]
+    guard.judge(21, 900.0, 1.0, skip_spikes=True)
+    guard.judge(22, NAN, 1.0, skip_spikes=True)
+    assert guard.metrics()["training_loss"] == expected
+    # A spike that isn't left out has taught the model something.
+    guard.judge(23, 900.0, 1.0, skip_spikes=False)
+    assert guard.metrics()["training_loss"] == pytest.approx((20 * expected + 900) / 21)
+
+
+def test_what_a_guard_of_before_remembers():
+    guard = seasoned()
+    before = {name: value for name, value in vars(guard).items() if name != "taken_losses"}
+    assert Guard.restored(before) == guard
+    assert Guard.restored({}) == Guard()
+
+
 def test_a_new_level_is_not_left_out_for_ever():
     guard = seasoned()
     taken = [guard.judge(21 + step, 9.0, 1.0, skip_spikes=True).is_taken for step in range(50)]
@@ -91,6 +109,7 @@ def test_what_it_remembers_is_all_it_knows(values, skip_spikes, stop):
     assert found == expected
     assert second == whole
     assert len(whole.losses) == min(len(values), WINDOW)
+    assert len(whole.taken_losses) == min(sum(verdict.is_taken for verdict in expected), WINDOW)
 
 
 # ------------------------------------------------------------------------------------------------------------------ in runs
