@@ -190,9 +190,16 @@ class TrainingRun(Generic[BatchT]):
                 self._save()
                 bytes_since, since = 0, time.monotonic()
             if self.world.any(interrupted()):
-                self._add_up_counts()
-                self._save()
+                self._save_interrupted()
                 raise KeyboardInterrupt
+
+    def _save_interrupted(self) -> None:
+        if self.world.any(not self._placement.is_finite()):
+            # Steps from them are left out until there are too many; the last good state must not be lost to them.
+            self.reporter.said(f"The weights of step {self._progress.step} aren't finite, so they aren't saved: {self._what_stands()}.")
+            return
+        self._add_up_counts()
+        self._save()
 
     def _step(self) -> int:
         """One optimiser step; returns how many raw bytes it learned from, in all processes."""
@@ -328,12 +335,14 @@ class TrainingRun(Generic[BatchT]):
 
     def _cure(self) -> str:
         """What to do about a loss that isn't finite: the end of an error."""
-        config, step = self.config, self._saved_step
-        stands = f"the state of step {step} is kept" if step else "no state was written yet"
+        config = self.config
         return (
-            f"{stands}; lower the learning rate ({config.learning_rate:g}) or raise the warm-up ({config.warmup_steps} steps), and start "
-            "again in another folder."
+            f"{self._what_stands()}; lower the learning rate ({config.learning_rate:g}) or raise the warm-up ({config.warmup_steps} "
+            "steps), and start again in another folder."
         )
+
+    def _what_stands(self) -> str:
+        return f"the state of step {self._saved_step} is kept" if self._saved_step else "no state was written yet"
 
     def _save(self) -> None:
         progress = self._progress
