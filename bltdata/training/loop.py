@@ -153,7 +153,7 @@ class TrainingRun(Generic[BatchT]):
                 self._forget_a_best_that_is_gone()
                 with deferred_interrupt() as interrupted:
                     self._train(interrupted)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # Smaller micro-batches can't mend it: they were tried where they can.

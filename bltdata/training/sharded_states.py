@@ -118,7 +118,7 @@ def read_shards(folder: Path, state: dict[str, Any], make: Callable[..., Tensor]
     # `CheckpointException` is no `Exception`; it has what went wrong, whatever that is.
     except (Exception, CheckpointException) as error:
         cause = next((each[0] for each in error.failures.values()), error) if isinstance(error, CheckpointException) else error
-        if not isinstance(cause, Exception) or isinstance(cause, MemoryError) or is_out_of_memory(cause):
+        if not isinstance(cause, Exception) or is_out_of_memory(cause):
             raise cause from None
         # Offsets that no file has are what torch and the system call invalid.
         unreadable = isinstance(cause, OSError) and cause.errno != errno.EINVAL

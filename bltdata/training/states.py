@@ -257,7 +257,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
         return None, f"can't be read ({error.strerror or error})"
     except Exception as error:
         # A sound state must not be called damaged, and then be deleted, because it doesn't fit into memory.
-        if isinstance(error, MemoryError) or is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         # Bytes that are no state make the unpickler raise whatever it comes across: KeyError, IndexError, UnicodeDecodeError ...
         return None, "is damaged, so the run can't go on from it"

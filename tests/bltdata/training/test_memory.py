@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ def test_what_counts():
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(RuntimeError(CPU_ERROR))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 58)
+    assert is_out_of_memory(of_numpy.value)
     assert not is_out_of_memory(RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"))
     assert not is_out_of_memory(ValueError(CPU_ERROR))
 
@@ -34,6 +40,7 @@ def test_what_counts():
 def test_other_errors_stay_errors():
     assert within_memory(lambda: 3) == 3
     assert within_memory(lambda: torch.empty(1 << 60)) is None
+    assert within_memory(lambda: np.empty(1 << 58)) is None
     with pytest.raises(RuntimeError, match="other"):
         within_memory(lambda: (_ for _ in ()).throw(RuntimeError("other")))
 
@@ -103,6 +110,21 @@ def test_micro_batches_are_halved_until_they_fit(undisturbed, tmp_path):
     train(tmp_path / "settings", dataclasses.replace(CONFIG, micro_batch_rows=3))
     assert metrics_of(tmp_path) == metrics_of(tmp_path / "settings")
     assert state_of(tmp_path)["guard"] == state_of(tmp_path / "settings")["guard"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError(CPU_ERROR)])
+def test_whoever_says_it(tmp_path, monkeypatch, error):
+    plain, tried = PackedTask.loss, list[int]()
+
+    def loss(task: PackedTask, batch: tuple[Tensor, ...]) -> Tensor:
+        tried.append(len(batch[0]))
+        if len(batch[0]) > 6:
+            raise error
+        return plain(task, batch)
+
+    monkeypatch.setattr(PackedTask, "loss", loss)
+    train(tmp_path, dataclasses.replace(CONFIG, steps=1))
+    assert tried == [12, 6, 6]
 
 
 def test_what_a_step_had_added_up_before_is_dropped(undisturbed, tmp_path):
@@ -178,7 +200,7 @@ def test_a_single_row_that_does_not_fit(tmp_path):
     assert said == [said_of(1, 12, 6), said_of(1, 6, 3), said_of(1, 3, 1)]
 
 
-@pytest.mark.parametrize("error", [RuntimeError(CPU_ERROR), torch.OutOfMemoryError("CUDA out of memory.")])
+@pytest.mark.parametrize("error", [RuntimeError(CPU_ERROR), torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
 @pytest.mark.parametrize("place", ["torch.load", "bltdata.training.optimiser.Optimiser.load_state_dict"])
 def test_a_state_that_does_not_fit_is_not_called_damaged(tmp_path, monkeypatch, place, error):
     def fail(*_: object, **__: object) -> None:
