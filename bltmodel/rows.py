@@ -129,7 +129,7 @@ class RowStream:
         if weights:
             sources = select_sources(dataset, keep)
             check_weights(weights, sources, dataset.folder)
-            self.shares = {name: weights[name] / sum(weights.values()) for name in sources if weights[name]}
+            self.shares = {name: weights[name] / sum(weights.values()) for name in sources if weights.get(name)}
             selections = [sources[name] for name in self.shares]
         else:
             selections = [select_all(dataset, keep)]

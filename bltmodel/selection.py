@@ -57,7 +57,7 @@ def select_all(dataset: ShardDataset, keep: np.ndarray | None = None) -> Selecti
 
 
 def select_sources(dataset: ShardDataset, keep: np.ndarray | None = None) -> dict[str, Selection]:
-    """The documents of each source, sources by name.
+    """The documents of each source, sources by name, also of one of which none is taken.
 
     A row group of one source says so in its footer; only the others are looked into, or all where some documents are left out.
     """
@@ -72,12 +72,15 @@ def select_sources(dataset: ShardDataset, keep: np.ndarray | None = None) -> dic
             found = _count(dataset, number, None if keep is None else keep[first : first + group.num_documents])
         first += group.num_documents
         for name, numbers in found.items():
-            groups.setdefault(name, []).append(number)
+            groups.setdefault(name, [])
             counts.setdefault(name, Counter()).update(numbers)
+            if not numbers["num_documents"]:
+                continue
+            groups[name].append(number)
             if only is None:
                 mixed.setdefault(name, set()).add(number)
     return {
-        name: Selection(np.array(groups[name]), **counts[name], source=name, mixed=frozenset(mixed.get(name, ())))
+        name: Selection(np.array(groups[name], dtype=np.int64), **counts[name], source=name, mixed=frozenset(mixed.get(name, ())))
         for name in sorted(groups)
     }  # fmt: skip
 
@@ -94,9 +97,9 @@ def check_weights(weights: Mapping[str, float], sources: Mapping[str, Selection]
         if not 0 <= weight < float("inf"):
             raise ConfigError(f"The weight of source {name!r} is {weight}; it must be a finite number, 0 or more.")
         if weight > 0 and not sources[name].num_bytes:
-            raise ConfigError(f"The source {name!r} of {folder} has no bytes to learn from; give it the weight 0.")
-    for name in sources:
-        if name not in weights:
+            raise ConfigError(f"The source {name!r} of {folder} has no bytes to learn from, beside what is held out; give it the weight 0.")
+    for name, source in sources.items():
+        if name not in weights and source.num_documents:
             raise ConfigError(f"The source {name!r} of {folder} has no weight; give it one, 0 to leave it out.")
     if not any(weights.values()):
         raise ConfigError("All weights of sources are 0, so nothing is left to learn from; give one of them more.")
@@ -119,10 +122,11 @@ def _count(dataset: ShardDataset, number: int, keep: np.ndarray | None) -> dict[
     """Documents, bytes and patches of each source in a row group."""
     group = dataset.row_groups[number]
     table = dataset.read_row_group(group.shard, group.row_group, [schema.SOURCE, schema.NUM_BYTES, schema.NUM_PATCHES])
+    nothing = {name: Counter(num_documents=0, num_bytes=0, num_patches=0) for name in table[schema.SOURCE].unique().to_pylist()}
     if keep is not None:
         table = table.filter(keep)
     counted = table.group_by(schema.SOURCE).aggregate([(schema.NUM_BYTES, "count"), (schema.NUM_BYTES, "sum"), (schema.NUM_PATCHES, "sum")])
-    return {
+    return nothing | {
         row[schema.SOURCE]: Counter(
             num_documents=row[f"{schema.NUM_BYTES}_count"],
             num_bytes=row[f"{schema.NUM_BYTES}_sum"],
