@@ -33,8 +33,9 @@ from bltdata.repatch import RepatchConfig, repatch_shards
 from bltdata.shards import Manifest, open_shards
 from bltdata.training.config import TrainingConfig
 from bltdata.training.loop import Reporter, TrainingRun
-from bltdata.training.packing import PackedRow, Packer, in_order, spread_documents
+from bltdata.training.packing import PackedRow
 from bltdata.training.task import PackedTask
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World
 from bltmodel.config import BLTConfig, config_from_preset
 from bltmodel.data import ShardStore, collate
@@ -45,7 +46,8 @@ from bltmodel.flops import entropy_model_flops_per_byte, flops_per_byte
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
 from bltmodel.rows import RowStream
-from bltmodel.training import TrainingData, open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import TrainingData, open_training_data
 
 MODELS = ("entropy", "fixed", "plain")
 SPLITS = ("train", "validation")
@@ -78,10 +80,9 @@ def train_plain(architecture: EntropyModelConfig, config: TrainingConfig, data: 
     """Train a plain transformer on what `train_blt` would learn from."""
     model = EntropyModel(architecture, config.seed)
     rows = RowStream(data.train.dataset, config.row_tokens, seed=config.seed)
-    judged = np.arange(data.validation.num_documents)
-    judged = judged[spread_documents(data.validation.lengths[judged], config.validation_bytes)]
+    judged = ValidationRows(data.validation, config.validation_bytes, config.row_tokens)
     identity = {"model": to_mapping(architecture), "data": data.describe()}
-    task = PlainTask(model, rows, Packer(data.validation, in_order(judged), config.row_tokens), config, folder, identity, World())
+    task = PlainTask(model, rows, judged, config, folder, identity, World())
     TrainingRun(task, config, folder, identity, reporter).run(resume=True)
 
 

@@ -26,7 +26,7 @@ from bltdata.training.progress import Place
 from bltdata.vocab import BOS_ID, BYTE_OFFSET, EOS_ID
 from bltmodel.blocks import SHUFFLED_BYTES, Block, ShuffledBlocks
 from bltmodel.masks import PackedBatch
-from bltmodel.selection import check_weights, select_all, select_sources
+from bltmodel.selection import Selection, check_weights, select_all, select_sources
 
 PREFETCH_AT = 0.75
 """Share of a block after which the next one is read: the later, the less is held at a time."""
@@ -168,7 +168,7 @@ class RowStream:
         if weights:
             sources = select_sources(dataset, keep)
             check_weights(weights, sources, dataset.folder)
-            self.shares = {name: weights[name] / sum(weights.values()) for name in sources if weights[name]}
+            self.shares = {name: weights[name] / sum(weights.values()) for name in sources if weights.get(name)}
             selections = [sources[name] for name in self.shares]
         else:
             selections = [select_all(dataset, keep)]
@@ -179,9 +179,14 @@ class RowStream:
         ]
 
     @property
+    def selections(self) -> list[Selection]:
+        """The documents that are taken, of each source with weights."""
+        return [source.blocks.selection for source in self._sources]
+
+    @property
     def tokens_per_epoch(self) -> int:
         """Tokens of all documents that are taken, each with its BOS."""
-        return sum(source.blocks.selection.num_tokens for source in self._sources)
+        return sum(selection.num_tokens for selection in self.selections)
 
     def num_bytes(self, place: Place) -> int:
         """Raw bytes that are predicted before a place."""
@@ -189,7 +194,7 @@ class RowStream:
 
     def epochs(self, num_bytes: int) -> dict[str, float]:
         """How often each source is gone through in so many raw bytes of the stream; empty without weights."""
-        sizes = [source.blocks.selection.num_bytes for source in self._sources]
+        sizes = [selection.num_bytes for selection in self.selections]
         return {name: num_bytes * share / size for (name, share), size in zip(self.shares.items(), sizes, strict=False)}
 
     def skip(self, place: Place, num_rows: int) -> Place:

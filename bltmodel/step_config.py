@@ -11,8 +11,9 @@ class StepConfig:
     """What a training step costs in time and memory, beside the settings of training."""
 
     patch_margin: float | None = None
-    """Give every row as many patches as the shards have on average, times this (1.25, say), so that all steps have the same shapes;
-    none for as many as the fullest row of a batch has. Patches of rows with more are joined, and counted in the metrics."""
+    """Give every row as many patches as the shards have on average, or with weights the source that has most, times this (1.25, say), so
+    that all steps have the same shapes; none for as many as the fullest row of a batch has. In rows with more, or nearly as many, patches
+    are joined, and counted in the metrics."""
 
     checkpoint_activations: bool = False
     """Keep only what goes into each layer, and compute the rest again in the backward pass: less memory, a third more time."""

@@ -38,7 +38,8 @@ from bltdata.vocab import BYTE_OFFSET, EOS_ID
 from bltmodel import BLT, BLTConfig
 from bltmodel.evaluation import evaluate
 from bltmodel.sampling_config import SamplingConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 
 # Colours that can be read on a light page and on a dark one.
 GREY, BLUE, ORANGE = "#808080", "#4a8fd4", "#eb6e14"

@@ -27,7 +27,8 @@ from bltmodel.cutting import LearnedPatches
 from bltmodel.evaluation import EvaluationConfig, evaluate
 from bltmodel.model import BLT, KIND
 from bltmodel.sampling_config import SamplingConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from pipelines.recipe import Recipe
 from pipelines.stages import StageRunner
 

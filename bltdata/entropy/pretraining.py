@@ -6,9 +6,10 @@ from typing import Any
 from bltdata.config import from_mapping, to_mapping
 from bltdata.corpus import Corpus, Spool, write_spool
 from bltdata.entropy.config import EntropyModelConfig, preset
-from bltdata.entropy.training import train_entropy_model
+from bltdata.entropy.training import run_identity, train_entropy_model
 from bltdata.errors import CorpusError
 from bltdata.training.config import TrainingConfig
+from bltdata.training.identity import check_run
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter
 from bltdata.training.world import World, exclusive_to
@@ -41,19 +42,22 @@ def pretrain(
         BltError: a corpus is empty or can't be read, another process trains there, or the folder holds another run.
     """
     reporter, world = reporter or Reporter(), world or World()
+    corpora = {"train": train, "validation": validation}
     with world.together():
         # Before a corpus is copied for nothing.
         config.share(world.size)
+        data = {name: corpus.describe() for name, corpus in corpora.items()}
     where = world.device(device)
-    corpora = {"train": train, "validation": validation}
     with exclusive_to(world, folder):
         with world.together(takes_long=True):
             if world.is_first:
+                if resume:
+                    # Before the copy is replaced that another run goes on from.
+                    check_run(folder, run_identity(architecture, data), config, keeping)
                 for name, corpus in corpora.items():
                     _spool(corpus, folder / DATA_FOLDER / name, reporter)
         with world.together():
             spools = {name: Spool.open(folder / DATA_FOLDER / name) for name in corpora}
-            data = {name: corpus.describe() for name, corpus in corpora.items()}
         return train_entropy_model(
             architecture,
             config,

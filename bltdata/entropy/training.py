@@ -15,16 +15,9 @@ from bltdata.errors import ConfigError
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
 from bltdata.training.loop import Reporter, TrainingRun
-from bltdata.training.packing import (
-    DocumentStore,
-    PackedRow,
-    Packer,
-    ShuffledRows,
-    in_order,
-    shuffled_order,
-    spread_documents,
-)
+from bltdata.training.packing import SHUFFLED_ROWS, DocumentStore, PackedRow, Packer, ShuffledRows, row_order, shuffled_order
 from bltdata.training.task import PackedTask
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World
 
 
@@ -90,12 +83,14 @@ def train_entropy_model(
         if config.table_optimiser != TrainingConfig.table_optimiser:
             raise ConfigError(f"table_optimiser is {config.table_optimiser}, but an entropy model has no n-gram tables; leave it out.")
         model = EntropyModel(architecture, config.seed).to(device)
-        packer = Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens)
-        train_rows = ShuffledRows(packer, config.seed)
-        judged = spread_documents(validation.lengths, config.validation_bytes)
-        validation_rows = Packer(validation, in_order(judged), config.row_tokens)
+        train_rows = ShuffledRows(Packer(train, shuffled_order(len(train.lengths), config.seed), config.row_tokens), config.seed)
+        validation_rows = ValidationRows(validation, config.validation_bytes, config.row_tokens)
         extra = {"training": to_mapping(config), "data": data}
         task = EntropyTask(model, train_rows, validation_rows, config, folder, extra, world)
-        identity = {"model": to_mapping(architecture), "data": data, "row_order": train_rows.row_order}
-        run = TrainingRun(task, config, folder, identity, reporter, world, keeping)
+        run = TrainingRun(task, config, folder, run_identity(architecture, data), reporter, world, keeping)
     return run.run(resume)
+
+
+def run_identity(architecture: EntropyModelConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a run besides its settings; see `TrainingRun`."""
+    return {"model": to_mapping(architecture), "data": data, "row_order": row_order(SHUFFLED_ROWS)}

@@ -28,7 +28,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a model is trained. Every field changes the result, so all of them are in the run's fingerprint."""
+    """How a model is trained. Every field but `micro_batch_rows`, which changes no more than rounding, identifies a run."""
 
     steps: int = 1000
     """Optimiser steps."""
@@ -40,8 +40,8 @@ class TrainingConfig:
     """Rows an optimiser step learns from."""
 
     micro_batch_rows: int | None = None
-    """Rows that go through the model at once in a process, gradients being summed over `batch_rows`; none for all at once. Where memory
-    doesn't suffice they are halved, as often as it takes."""
+    """Rows that go through the model at once in a process, at most, gradients being summed over `batch_rows`; none for all of a process at
+    once. Where memory doesn't suffice they are halved, as often as it takes. It may differ when a run goes on: only rounding does."""
 
     optimiser: Literal["muon", "adamw"] = field(default="adamw", metadata=ADDED_LATER)
     """`muon` for the matrices between embeddings and head, with AdamW for all else, or `adamw` for everything. Muon learns more from few
@@ -86,7 +86,8 @@ class TrainingConfig:
     """Steps between two evaluations on the validation documents, each followed by a checkpoint."""
 
     validation_bytes: int = 262_144
-    """Bytes of validation documents an evaluation uses at most; whole documents, the first alone may exceed it."""
+    """Bytes that an evaluation is on, from all over the validation documents; of long documents parts are taken. Where there are
+    no more, it is on all of them."""
 
     patience: int | None = None
     """Stop after this many evaluations in a row without a new best; none to run all steps."""
@@ -100,10 +101,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "row_tokens", "batch_rows", "evaluate_every", "validation_bytes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.micro_batch_rows is None or self.micro_batch_rows >= 1, "micro_batch_rows", self.micro_batch_rows, "at least 1")
         _require(self.row_tokens >= 2, "row_tokens", self.row_tokens, "at least 2")
-        micro = self.micro_batch_rows
-        if micro is not None:
-            _require(micro >= 1 and self.batch_rows % micro == 0, "micro_batch_rows", micro, f"a divisor of batch_rows, {self.batch_rows}")
         _require(self.patience is None or self.patience >= 1, "patience", self.patience, "at least 1")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         _require(0 <= self.final_learning_rate_ratio <= 1, "final_learning_rate_ratio", self.final_learning_rate_ratio, "from 0 to 1")
@@ -118,20 +117,17 @@ class TrainingConfig:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "from 0 to below 2**63")
 
     def share(self, num_processes: int) -> Share:
-        """What each of so many processes does of a step.
+        """What each of so many processes does of a step, in micro-batches of one size.
 
         Raises:
             ConfigError: the rows can't be shared out evenly.
 
-        >>> TrainingConfig(batch_rows=8, micro_batch_rows=2).share(2)
-        Share(num_rows=4, rows_at_once=2)
+        >>> TrainingConfig(batch_rows=12, micro_batch_rows=4).share(2)
+        Share(num_rows=6, rows_at_once=3)
         """
         _require(self.batch_rows % num_processes == 0, "batch_rows", self.batch_rows, f"a multiple of the {num_processes} processes")
         num_rows = self.batch_rows // num_processes
-        rows_at_once = min(self.micro_batch_rows or num_rows, num_rows)
-        limit = f"a divisor of the {num_rows} rows that each of {num_processes} processes takes"
-        _require(num_rows % rows_at_once == 0, "micro_batch_rows", rows_at_once, limit)
-        return Share(num_rows, rows_at_once)
+        return Share(num_rows, num_rows).at_most(self.micro_batch_rows or num_rows)
 
 
 def _require(holds: bool, name: str, value: object, limit: str) -> None:

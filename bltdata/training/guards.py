@@ -7,7 +7,7 @@ remembers is part of a run's state, so a run that goes on judges as one that nev
 import math
 import statistics
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps in a row whose loss or gradient isn't finite, after which a run stops: by then it isn't the data."""
@@ -60,6 +60,14 @@ class Guard:
     spikes: int = 0
     spikes_in_a_row: int = 0
 
+    taken_losses: list[float] = field(default_factory=list)
+    """Nats a token of the last steps that changed the weights."""
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Self:
+        """The guard that a state has; of toolkits before there were guards it is empty, and of the first ones it tells no steps apart."""
+        return cls(**{"taken_losses": list(state.get("losses", [])), **state})
+
     def judge(self, step: int, loss: float, norm: float, *, skip_spikes: bool) -> Verdict:
         """Decide on a step, and remember it.
 
@@ -86,13 +94,14 @@ class Guard:
         # Spikes that are left out count as well: otherwise a level that has changed for good would never be the usual one.
         self.losses = [*self.losses, loss][-WINDOW:]
         self.norms = [*self.norms, norm][-WINDOW:]
-        if not leaps:
-            self.spikes_in_a_row = 0
-            return Verdict(True, None)
-        self.spikes += 1
-        self.spikes_in_a_row += 1
-        is_skipped = skip_spikes and self.spikes_in_a_row <= MAX_SPIKES_SKIPPED_IN_A_ROW
+        self.spikes_in_a_row = self.spikes_in_a_row + 1 if leaps else 0
+        self.spikes += bool(leaps)
+        is_skipped = bool(leaps) and skip_spikes and self.spikes_in_a_row <= MAX_SPIKES_SKIPPED_IN_A_ROW
         self.skipped_steps += is_skipped
+        if not is_skipped:
+            self.taken_losses = [*self.taken_losses, loss][-WINDOW:]
+        if not leaps:
+            return Verdict(True, None)
         return Verdict(not is_skipped, f"Step {step} {'is left out as a spike' if is_skipped else 'is a spike'}: {' and '.join(leaps)}.")
 
     @property
@@ -101,9 +110,9 @@ class Guard:
         return self.not_finite_in_a_row >= MAX_SKIPPED_IN_A_ROW
 
     def metrics(self) -> dict[str, Any]:
-        """What a line of metrics says of the last steps; None where there were none."""
+        """What a line of metrics says: the mean loss of the last steps that were taken, the median gradient of all; None without any."""
         return {
-            "training_loss": statistics.fmean(self.losses) if self.losses else None,
+            "training_loss": statistics.fmean(self.taken_losses) if self.taken_losses else None,
             "gradient_norm": statistics.median(self.norms) if self.norms else None,
             "skipped_steps": self.skipped_steps,
             "spikes": self.spikes,

@@ -15,7 +15,8 @@ class Keeping:
 
     resume_from: int | None = None
     """Go on from the kept state of this step, and not from the last; what came after it is trained again, and replaced
-    as soon as there is a new state: states and models of later steps are deleted then."""
+    as soon as there is a new state: states and models of later steps are deleted then. From there on the same command goes on from the
+    last state."""
 
     tensorboard: bool = False
     """Write the metrics for TensorBoard as well, into the folder tensorboard in the run's (extra tensorboard)."""

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from bltdata.atomic import remove_leftovers
-from bltdata.config import to_mapping
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
 from bltdata.training.config import TrainingConfig
 from bltdata.training.guards import Guard
+from bltdata.training.identity import state_of_run, whole_identity
 from bltdata.training.interface import Step, TrainingTask
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.keeping import Keeping
@@ -37,7 +37,16 @@ from bltdata.training.optimiser import build_optimiser
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import LAST_FOLDER, check_identity, go_back_to, load_state, remove_partial_shards, remove_run, step_of_model
+from bltdata.training.states import (
+    LAST_FOLDER,
+    go_back_to,
+    keep_the_last,
+    remove_partial_shards,
+    remove_run,
+    remove_surplus,
+    shards_of,
+    step_of_model,
+)
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT")
@@ -79,8 +88,7 @@ class TrainingRun(Generic[BatchT]):
         self.keeping = keeping or Keeping()
         self.world = world or World()
         self.reporter = reporter if reporter and self.world.is_first else Reporter()
-        # As JSON gives it back, so that it compares equal to the one in a state.
-        self._identity = json.loads(json.dumps({**identity, "training": to_mapping(config)}))
+        self._identity = whole_identity(identity, config)
         self._share = config.share(self.world.size)
         self._placement = placement or Placement(task.model, self.world)
         self._optimiser = build_optimiser(task.model, config, self._placement.muon)
@@ -93,6 +101,7 @@ class TrainingRun(Generic[BatchT]):
         self._files: MetricsFiles | None = None
         """Of the process that writes."""
         self._saved_step = 0
+        self._saved_shards: str | None = None
 
     def run(self, resume: bool = True) -> dict[str, Any]:
         """Train to the end.
@@ -129,15 +138,22 @@ class TrainingRun(Generic[BatchT]):
                 raise self.world.found_by_all(BuildError(f"{what}; choose a folder on a disk that all of them share."))
             with self.world.together():
                 if self.world.is_first:
-                    if self.keeping.resume_from is not None:
+                    if self._progress.step == self.keeping.resume_from:
                         go_back_to(self.folder, self.keeping.resume_from)
+                    if self._saved_step and self.keeping.keep_last > 1:
+                        # A kill may have come between its names; or it is the first that is to be kept.
+                        keep_the_last(self.folder, self._saved_step)
+                    if self._progress.finished:
+                        # As long as a run goes on, each state does this for those before it.
+                        keep_last = self.keeping.keep_last if self.keeping.keep_last > 1 else None
+                        remove_surplus(self.folder, self._saved_step, self._saved_shards, keep_last)
                     self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
                     self._files.write(self._progress.metrics)
             if not self._progress.finished:
                 self._forget_a_best_that_is_gone()
                 with deferred_interrupt() as interrupted:
                     self._train(interrupted)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # Smaller micro-batches can't mend it: they were tried where they can.
@@ -174,9 +190,16 @@ class TrainingRun(Generic[BatchT]):
                 self._save()
                 bytes_since, since = 0, time.monotonic()
             if self.world.any(interrupted()):
-                self._add_up_counts()
-                self._save()
+                self._save_interrupted()
                 raise KeyboardInterrupt
+
+    def _save_interrupted(self) -> None:
+        if self.world.any(not self._placement.is_finite()):
+            # Steps from them are left out until there are too many; the last good state must not be lost to them.
+            self.reporter.said(f"The weights of step {self._progress.step} aren't finite, so they aren't saved: {self._what_stands()}.")
+            return
+        self._add_up_counts()
+        self._save()
 
     def _step(self) -> int:
         """One optimiser step; returns how many raw bytes it learned from, in all processes."""
@@ -267,6 +290,7 @@ class TrainingRun(Generic[BatchT]):
         metrics = {
             "step": progress.step,
             **sums.metrics(),
+            "validation_bytes": sums.num_bytes,
             **self._guard.metrics(),
             **progress.counted,
             "learning_rate": learning_rate_at(progress.step - 1, self.config),
@@ -311,18 +335,17 @@ class TrainingRun(Generic[BatchT]):
 
     def _cure(self) -> str:
         """What to do about a loss that isn't finite: the end of an error."""
-        config, step = self.config, self._saved_step
-        stands = f"the state of step {step} is kept" if step else "no state was written yet"
+        config = self.config
         return (
-            f"{stands}; lower the learning rate ({config.learning_rate:g}) or raise the warm-up ({config.warmup_steps} steps), and start "
-            "again in another folder."
+            f"{self._what_stands()}; lower the learning rate ({config.learning_rate:g}) or raise the warm-up ({config.warmup_steps} "
+            "steps), and start again in another folder."
         )
+
+    def _what_stands(self) -> str:
+        return f"the state of step {self._saved_step} is kept" if self._saved_step else "no state was written yet"
 
     def _save(self) -> None:
         progress = self._progress
-        with self.world.together():
-            if self._files:
-                self._files.write(progress.metrics)
         state = {
             "identity": json.dumps(self._identity, sort_keys=True),
             "progress": {**vars(progress), "cursor": list(progress.cursor)},
@@ -332,17 +355,20 @@ class TrainingRun(Generic[BatchT]):
         }
         self._placement.save(self.folder, progress.step, state, self.keeping.keep_last)
         self._saved_step = progress.step
+        # After the state: as long as there is none, empty metrics say whose model it is that a first evaluation leaves.
+        with self.world.together():
+            if self._files:
+                self._files.write(progress.metrics)
 
     def _restore(self) -> None:
-        state = load_state(self.folder, self.keeping.resume_from)
+        state = state_of_run(self.folder, self._identity, self.keeping)
         if state is None:
             return
-        check_identity(self.folder, json.loads(state["identity"]), self._identity)
+        self._saved_shards = shards_of(state)
         state = self._placement.restored(self.folder, state)
         try:
             self._progress = Progress(**{**state["progress"], "cursor": tuple(state["progress"]["cursor"])})
-            # Runs that began before there were guards have none.
-            self._guard = Guard(**state.get("guard", {}))
+            self._guard = Guard.restored(state.get("guard", {}))
             self.task.model.load_state_dict(state["model"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._placement.settle(self._optimiser)
@@ -354,7 +380,15 @@ class TrainingRun(Generic[BatchT]):
                 "one, or start over with --no-resume."
             ) from error
         self._saved_step = self._progress.step
+        came_since = ""
+        if self.keeping.resume_from is not None:
+            self._progress.went_back_to = self.keeping.resume_from
+            if self._progress.step != self.keeping.resume_from:
+                came_since = f", to which it came since it went back to step {self.keeping.resume_from}"
+        if state["identity"]["training"].get("micro_batch_rows") != self.config.micro_batch_rows:
+            # Whoever asks for another size wants it, though a smaller one was all that fitted before.
+            self._progress.rows_at_once = None
         if self._progress.rows_at_once:
             self._share = self._share.at_most(self._progress.rows_at_once)
         how = "It had finished already" if self._progress.finished else "Going on"
-        self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}.")
+        self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}{came_since}.")

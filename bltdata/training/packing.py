@@ -25,9 +25,6 @@ from bltdata.nn.loss import IGNORED_TARGET
 from bltdata.training.progress import Place
 from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID
 
-_GOLDEN_SECTION = 0x9E3779B97F4A7C15
-"""2**64 / 1.618..., the step whose multiples lie most evenly on a circle of 2**64."""
-
 
 class DocumentStore(Protocol):
     """Documents that can be read in any order."""
@@ -119,13 +116,20 @@ def shuffled_order(num_documents: int, seed: int) -> Order:
     return order
 
 
-def in_order(documents: np.ndarray) -> Order:
-    """These documents, in every epoch as they are given."""
-    return lambda epoch: documents
+def check_not_empty(lengths: np.ndarray) -> None:
+    """Refuse documents without a byte to judge on.
+
+    Raises:
+        CorpusError: all are empty.
+    """
+    if not np.any(lengths):
+        raise CorpusError("The validation documents have no bytes to judge a model on; choose others.")
 
 
 def first_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
     """Indices of the first documents that fit into `num_bytes` together; up to the first that isn't empty at least.
+
+    Where one doesn't fit, none that follows is taken either.
 
     Raises:
         CorpusError: all are empty, so there is nothing to judge on.
@@ -133,28 +137,8 @@ def first_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
     >>> first_documents(np.array([3, 4, 5]), 10).tolist()
     [0, 1]
     """
-    if not np.any(lengths):
-        raise CorpusError("The validation documents have no bytes to judge a model on; choose others.")
+    check_not_empty(lengths)
     return np.arange(max(int(np.argmax(lengths > 0)) + 1, int((np.cumsum(lengths) <= num_bytes).sum())))
-
-
-def spread_documents(lengths: np.ndarray, num_bytes: int) -> np.ndarray:
-    """Indices of documents from all over a dataset that fit into `num_bytes` together, one that isn't empty at least, in order.
-
-    Each document has a place on a circle, a golden section on from the one before, and those on the circle's first part are
-    taken: wherever the dataset is cut, both sides give their share to within a document or two (Steinhaus' three gaps). So
-    a dataset of several sources, one after the other, is judged on all of them, and the same one always on the same documents.
-
-    Raises:
-        CorpusError: all are empty, so there is nothing to judge on.
-
-    >>> spread_documents(np.full(1000, 10), 80).tolist()
-    [0, 89, 233, 322, 466, 610, 699, 843]
-    """
-    # Numbers without a sign wrap around, as places on the circle do.
-    places = np.arange(len(lengths), dtype=np.uint64) * np.uint64(_GOLDEN_SECTION)
-    order = np.argsort(places, kind="stable")
-    return np.sort(order[first_documents(lengths[order], num_bytes)])
 
 
 def inputs_and_targets(data: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,16 +188,8 @@ class Packer(Generic[StoreT]):
         if self.tokens_per_epoch == 0:
             raise CorpusError("There are no documents to train on; choose others.")
         while True:
-            row, cursor = self._next_row(cursor, last_epoch=None)
+            row, cursor = self._next_row(cursor)
             yield row, cursor
-
-    def one_pass(self) -> Iterator[PackedRow[StoreT]]:
-        """Every document once, in the order of epoch 0; the last row is padded."""
-        cursor = Cursor()
-        while cursor.epoch == 0:
-            row, cursor = self._next_row(cursor, last_epoch=0)
-            if row.pieces:
-                yield row
 
     def stretch(self, cursor: Cursor, num_rows: int) -> tuple[list[PackedRow[StoreT]], Cursor]:
         """So many rows from `cursor` on, or fewer, if the epoch ends in the last of them; and the cursor of what follows."""
@@ -224,11 +200,11 @@ class Packer(Generic[StoreT]):
                 break
         return rows, after
 
-    def _next_row(self, cursor: Cursor, last_epoch: int | None) -> tuple[PackedRow[StoreT], Cursor]:
+    def _next_row(self, cursor: Cursor) -> tuple[PackedRow[StoreT], Cursor]:
         epoch, position, token = cursor
         pieces: list[Piece] = []
         filled = num_ends = 0
-        while filled < self.row_tokens and (last_epoch is None or epoch <= last_epoch):
+        while filled < self.row_tokens:
             order = self._order_of(epoch)
             if position == len(order):
                 epoch, position, token = epoch + 1, 0, 0
@@ -252,6 +228,11 @@ class Packer(Generic[StoreT]):
         return self._cached_epoch[1]
 
 
+def row_order(num_rows: int) -> str:
+    """What a place in `ShuffledRows` is worth: in another order it means another one."""
+    return f"rows shuffled {num_rows} at a time"
+
+
 class ShuffledRows(Generic[StoreT]):
     """The rows of a packer, in an order in which neighbours in a document are none.
 
@@ -273,11 +254,6 @@ class ShuffledRows(Generic[StoreT]):
     def tokens_per_epoch(self) -> int:
         """Tokens of an epoch's documents, each with its BOS."""
         return self._packer.tokens_per_epoch
-
-    @property
-    def row_order(self) -> str:
-        """What a place is worth: in another order it means another one."""
-        return f"rows shuffled {self._num_rows} at a time"
 
     def endless_rows(self, place: Place) -> Iterator[tuple[PackedRow[StoreT], Place]]:
         """Rows from a place on, each with the place of what follows it.

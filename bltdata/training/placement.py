@@ -48,6 +48,12 @@ class Placement:
         """Change the weights along their gradients."""
         optimiser.step()
 
+    def is_finite(self) -> bool:
+        """Whether all weights of this process are finite."""
+        # Of what is shared out; asked like this, since the class takes long to import.
+        own = (weight.to_local() if hasattr(weight, "to_local") else weight for weight in self.model.parameters())
+        return all(bool(weight.detach().isfinite().all()) for weight in own)
+
     def whole_model(self) -> contextlib.AbstractContextManager[None]:
         """A block in which the first process finds all weights in the model's `state_dict`; all processes enter it."""
         return contextlib.nullcontext()

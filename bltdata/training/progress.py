@@ -21,9 +21,12 @@ class Progress:
     seconds: float = 0.0
     metrics: list[dict[str, Any]] = field(default_factory=list)
     rows_at_once: int | None = None
-    """Rows of a micro-batch that turned out to fit into the memory of each process; None while those of the settings do."""
+    """Rows of a micro-batch that turned out to fit into the memory of each process; None while those of the settings do, and once these
+    are others."""
     counted: dict[str, int] = field(default_factory=dict)
     """What the batches counted so far, in all processes; see `Step`."""
+    went_back_to: int | None = None
+    """The step whose state was the last that was asked for, and that the run went on from since."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,14 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor
+from torch.futures import Future
 
 from bltdata.errors import BuildError, CheckpointError
 from bltdata.training.memory import is_out_of_memory
-from bltdata.training.states import SHARDS, kept_path, way_out
+from bltdata.training.states import SHARDS, kept_path, way_out, why_unwritten
 from bltdata.training.world import PeerFailedError, World
 
 _PLACE = "tensor in shards"
@@ -65,7 +68,7 @@ def write_shards(folder: Path, tensors: dict[str, DTensor], world: World) -> Non
         PeerFailedError: another can't.
     """
     try:
-        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), process_group=world.inside)
+        dcp.save(tensors, storage_writer=_Writer(folder), process_group=world.inside)
     except CheckpointException as error:
         own = error.failures.get(world.rank)
         if own is not None:
@@ -115,7 +118,7 @@ def read_shards(folder: Path, state: dict[str, Any], make: Callable[..., Tensor]
     # `CheckpointException` is no `Exception`; it has what went wrong, whatever that is.
     except (Exception, CheckpointException) as error:
         cause = next((each[0] for each in error.failures.values()), error) if isinstance(error, CheckpointException) else error
-        if not isinstance(cause, Exception) or isinstance(cause, MemoryError) or is_out_of_memory(cause):
+        if not isinstance(cause, Exception) or is_out_of_memory(cause):
             raise cause from None
         # Offsets that no file has are what torch and the system call invalid.
         unreadable = isinstance(cause, OSError) and cause.errno != errno.EINVAL
@@ -130,6 +133,16 @@ def _with_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     if value.keys() == {_PLACE}:
         return tensors[value[_PLACE]]
     return {key: _with_tensors(inner, tensors) for key, inner in value.items()}
+
+
+class _Writer(dcp.FileSystemWriter):
+    """Says what the system said, which an error that is sent to the other processes would leave behind."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:
+            raise why_unwritten(error) from None
 
 
 class _Reader(dcp.FileSystemReader):

@@ -12,9 +12,10 @@ from bltdata.nn import moved
 from bltdata.nn.loss import PredictionSums, negative_log_likelihood_sum
 from bltdata.training.config import Share, TrainingConfig
 from bltdata.training.interface import Step
-from bltdata.training.packing import PackedRow, Packer, ShuffledRows, StoreT
+from bltdata.training.packing import PackedRow, ShuffledRows, StoreT
 from bltdata.training.progress import Place
 from bltdata.training.states import LAST_FOLDER
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT", bound=tuple[Tensor, ...])
@@ -61,7 +62,7 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         self,
         model: ModelT,
         train: ShuffledRows[StoreT] | TrainingRows[BatchT],
-        validation: Packer[StoreT],
+        validation: ValidationRows[StoreT],
         config: TrainingConfig,
         folder: Path,
         extra: dict[str, Any],
@@ -122,12 +123,12 @@ class PackedTask(ABC, Generic[ModelT, StoreT, BatchT]):
         return negative_log_likelihood_sum(*self.predict(batch))
 
     def evaluate(self, rows_at_once: int) -> PredictionSums:
-        """Totals over this process's share of the validation documents, packed as in training, so many rows at a time."""
+        """Totals over this process's share of the validation rows, so many rows at a time."""
         size, first, num_rows, num_batches = self._world.size, list[PackedRow[StoreT]](), 0, 0
 
         def own_rows() -> Iterator[PackedRow[StoreT]]:
             nonlocal num_rows
-            for number, row in enumerate(self._validation.one_pass()):
+            for number, row in enumerate(self._validation):
                 num_rows = number + 1
                 if number < rows_at_once:
                     first.append(row)

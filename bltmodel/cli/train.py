@@ -124,7 +124,8 @@ def train(
             keeping = settings(ctx, Keeping, {})
             mixing = merged(source_weights(sections["mixing"], section_name(config_file, "mixing")), dict(weights))
 
-            from bltmodel.training import open_training_data, train_blt
+            from bltmodel.training import train_blt
+            from bltmodel.training_data import open_training_data
 
         data = open_training_data(shards, validation_shards, folder=out, weights=mixing, world=world)
         with training_reporter(training.steps, world) as reporter:

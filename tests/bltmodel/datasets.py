@@ -16,7 +16,8 @@ from bltdata.shards import Manifest, ShardWriter, round_entropies
 from bltdata.shards.schema import shard_name
 from bltdata.training.config import TrainingConfig
 from bltmodel.model import BLT
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from tests.bltdata.small import opinionated_model
 from tests.bltmodel.documents import tiny_config
 

@@ -94,7 +94,7 @@ def test_how_well_an_epoch_is_shuffled():
 
         class manifest:
             class totals:
-                num_documents, num_bytes = 24_000, 240 * (4 << 20)
+                num_documents, num_bytes, num_patches = 24_000, 240 * (4 << 20), 240
 
     blocks = ShuffledBlocks(Groups(), select_all(Groups()), 0)
     groups = [blocks._order(0)[number] for number in range(blocks.num_blocks(0))]

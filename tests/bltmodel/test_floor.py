@@ -23,7 +23,8 @@ from bltmodel.config import BLTConfig
 from bltmodel.hashing import ngram_rows
 from bltmodel.masks import PackedBatch, patch_layout
 from bltmodel.step_config import StepConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.datasets import training, write_dataset
 from tests.bltmodel.documents import configs, tiny_config
 

@@ -11,7 +11,8 @@ import torch
 from bltdata.nn.loss import negative_log_likelihood_sum
 from bltmodel.generation import GenerationSettings, generate
 from bltmodel.sampling_config import SamplingConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.datasets import RULE, entropy_model, opinionated_blt, texts, training
 from tests.bltmodel.documents import pack, random_document, tiny_config
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltmodel.masks import PackedBatch, own_patches, patch_layout
-from bltmodel.patch_budget import HELD_BACK, JOINED, OVER_BUDGET, join_surplus
+from bltmodel.patch_budget import HELD_BACK, JOINED, OVER_BUDGET, PATCHES, join_surplus, remark
 from tests.bltmodel.documents import Patched, pack, packings, random_document, with_new_suffix
 
 
 def slow(batch: PackedBatch, budget: int) -> tuple[list[list[bool]], list[list[bool]], Counter[str]]:
     """What remains of starts and next starts, position by position."""
-    starts, next_starts, counts = batch.starts_BT.tolist(), batch.next_starts_BT.tolist(), Counter({JOINED: 0, OVER_BUDGET: 0})
+    starts, next_starts, counts = batch.starts_BT.tolist(), batch.next_starts_BT.tolist(), Counter({PATCHES: 0, JOINED: 0, OVER_BUDGET: 0})
     free = budget - int(np.ceil(budget / HELD_BACK))
     for row, visible_from in enumerate(batch.visible_from_BT.tolist()):
         used, is_padding = 0, (batch.ids_BT[row] == 0).tolist()
@@ -28,6 +28,8 @@ def slow(batch: PackedBatch, budget: int) -> tuple[list[list[bool]], list[list[b
             if place > begin and used >= free:
                 next_starts[row][place] = False
         counts[OVER_BUDGET] += used > budget
+        counts[PATCHES] += used
+    counts[PATCHES] += counts[JOINED]
     return starts, next_starts, counts
 
 
@@ -60,7 +62,7 @@ def test_a_budget_for_all_changes_nothing(rows):
     batch = pack(rows)
     fitted, counts = join_surplus(batch, 2 * batch.ids_BT.shape[1] + 2)
     assert all(torch.equal(*pair) for pair in zip(fitted, batch, strict=True))
-    assert counts == {JOINED: 0, OVER_BUDGET: 0}
+    assert counts == {PATCHES: int((own_patches(batch)[:, -1] + 1).sum()), JOINED: 0, OVER_BUDGET: 0}
 
 
 def decisions(rows: list[list[Patched]], num_tokens: int, budget: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -95,7 +97,7 @@ def test_by_hand():
     fitted, counts = join_surplus(pack([[document]]), 6)
     # Of 6 patches 1 is held back. BOS, a, b, c, d: from e on all bytes are d's patch.
     assert own_patches(fitted).tolist() == [[0, 1, 2, 3, 4, 4, 4, 4, 4, 4, 4]]
-    assert counts == {JOINED: 6, OVER_BUDGET: 0}
+    assert counts == {PATCHES: 11, JOINED: 6, OVER_BUDGET: 0}
     assert patch_layout(fitted, 6).complete_BT.tolist() == [[0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3]]
 
 
@@ -104,4 +106,18 @@ def test_documents_that_are_too_many_for_the_budget(budget):
     empty = Patched(b"", np.ones(1, dtype=bool))
     fitted, counts = join_surplus(pack([[empty] * 5]), budget)
     assert own_patches(fitted)[0, -1] == 4
-    assert counts == {JOINED: 0, OVER_BUDGET: 1}
+    assert counts == {PATCHES: 5, JOINED: 0, OVER_BUDGET: 1}
+
+
+def test_rows_with_nearly_as_many_as_the_budget_lose_some():
+    # Nobody knows yet that no more documents follow, for which the sixteenth is held back.
+    document = Patched(bytes(31), np.ones(32, dtype=bool))
+    joined = [join_surplus(pack([[document]]), budget)[1][JOINED] for budget in (32, 33, 34, 35)]
+    assert joined == [2, 2, 1, 0]
+
+
+def test_only_many_that_are_joined_are_worth_a_word():
+    assert remark({PATCHES: 1000, JOINED: 50, OVER_BUDGET: 3}, 8) is None
+    what = "5.1% of the patches so far were joined to keep rows to 8"
+    said = remark({PATCHES: 1000, JOINED: 51, OVER_BUDGET: 0}, 8)
+    assert said == f"{what}: start again with a higher patch margin to have fewer joined."

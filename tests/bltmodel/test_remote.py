@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bltdata.remote import RemotePath, as_path
 from bltmodel.cli import main
-from bltmodel.training import open_training_data
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.conftest import Trained
 
 

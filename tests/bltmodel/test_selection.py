@@ -5,6 +5,7 @@ import pytest
 
 from bltdata.errors import ConfigError
 from bltdata.shards import ShardDataset, open_shards
+from bltmodel.rows import RowStream
 from bltmodel.selection import check_weights, select_all, select_sources
 from tests.bltmodel.datasets import texts, write_dataset
 
@@ -23,15 +24,17 @@ def test_a_source_is_where_its_documents_are(dataset):
     for kept in (None, keep, np.ones(len(rows), dtype=bool)):
         taken = [row for place, row in enumerate(rows) if kept is None or kept[place]]
         documents = Counter(row.source for row in taken)
-        sizes = Counter[str]()
+        sizes, patches = Counter[str](), Counter[str]()
         for row in taken:
             sizes[row.source] += row.num_bytes
+            patches[row.source] += len(row.patch_lengths)
         found = select_sources(dataset, kept)
-        assert {name: (source.num_documents, source.num_bytes) for name, source in found.items()} == {
-            name: (documents[name], sizes[name]) for name in sorted(documents)
+        assert {name: (source.num_documents, source.num_bytes, source.num_patches) for name, source in found.items()} == {
+            name: (documents[name], sizes[name], patches[name]) for name in ("code", "nothing", "prose")
         }
         everything = select_all(dataset, kept)
-        assert (everything.num_documents, everything.num_bytes) == (len(taken), sum(sizes.values()))
+        counts = (everything.num_documents, everything.num_bytes, everything.num_patches)
+        assert counts == (len(taken), sizes.total(), patches.total())
         assert everything.num_tokens == sum(source.num_tokens for source in found.values())
     groups = [dataset.read_row_group(group.shard, group.row_group)["source"].to_pylist() for group in dataset.row_groups]
     for name, source in select_sources(dataset).items():
@@ -55,7 +58,7 @@ def test_row_groups_of_one_source_are_not_read(dataset, monkeypatch):
         ({"prose": -1.0}, r"The weight of source 'prose' is -1.0; it must be a finite number, 0 or more\.$"),
         ({"prose": float("nan")}, "is nan; it must be"),
         ({"prose": float("inf")}, "is inf; it must be"),
-        ({"nothing": 1.0}, r"The source 'nothing' of .*shards has no bytes to learn from; give it the weight 0\.$"),
+        ({"nothing": 1.0}, r"The source 'nothing' of .* has no bytes to learn from, beside what is held out; give it the weight 0\.$"),
         ({"prose": 0.0, "code": 0.0, "nothing": 0.0}, r"^All weights of sources are 0, so nothing is left to learn from"),
     ],
 )
@@ -66,3 +69,16 @@ def test_weights_that_do_not_fit_are_refused(dataset, weights, message):
 
 def test_weights_that_fit(dataset):
     check_weights({"prose": 3, "code": 0.5, "nothing": 0}, select_sources(dataset), dataset.folder)
+
+
+def test_a_source_of_which_all_is_held_out(dataset):
+    keep = np.array([row.source != "code" for row in dataset])
+    sources = select_sources(dataset, keep)
+    code = sources["code"]
+    assert (code.num_documents, code.num_bytes, code.num_patches, code.groups.tolist(), code.mixed) == (0, 0, 0, [], frozenset())
+    with pytest.raises(ConfigError, match=r"^The source 'code' of .*shards has no bytes to learn from, beside what is held out; give it"):
+        check_weights({"prose": 1, "code": 1, "nothing": 0}, sources, dataset.folder)
+    # There is nothing of it to leave out, so it needs no weight.
+    for weights in ({"prose": 1, "code": 0, "nothing": 0}, {"prose": 1, "nothing": 0}):
+        check_weights(weights, sources, dataset.folder)
+        assert RowStream(dataset, 32, keep=keep, weights=weights).shares == {"prose": 1}

@@ -1,6 +1,7 @@
 """Processes among which a BLT is shared out train what one trains, and go on from each other's states."""
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
@@ -19,7 +21,8 @@ from bltdata.training.world import World
 from bltmodel.cli import main
 from bltmodel.model import BLT
 from bltmodel.step_config import StepConfig
-from bltmodel.training import open_training_data, train_blt
+from bltmodel.training import train_blt
+from bltmodel.training_data import open_training_data
 from tests.bltdata.training.runs import at_step, metrics_of, press_ctrl_c
 from tests.bltmodel.datasets import texts, training, write_dataset
 from tests.bltmodel.documents import tiny_config
@@ -318,12 +321,19 @@ def test_one_that_fails_in_a_step_ends_all(shards, tmp_path, how, expected):
 def write_to_a_full_disk(world: World, shards: Path, out: Path) -> list[str]:
     """Train where the second process can't write its share."""
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+    plain, (limit, most) = dcp.FileSystemWriter.write_data, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(*arguments: Any) -> Any:
+        # Not a disk, but the system says it to whoever writes, and not before some bytes are written.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+        try:
+            return plain(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
 
     with pytest.MonkeyPatch.context() as patch:
         if world.rank == 1:
-            patch.setattr("torch.distributed.checkpoint.FileSystemWriter.write_data", full)
+            patch.setattr(dcp.FileSystemWriter, "write_data", full)
         return run(world, shards, out)
 
 

@@ -13,7 +13,7 @@ from bltdata.repatch import RepatchConfig, repatch_shards
 from bltmodel.cli import main
 from bltmodel.evaluation import EvaluationConfig, evaluate
 from bltmodel.model import BLT
-from bltmodel.training import open_training_data
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.datasets import RULE, train
 
 CODE = PatchRule(threshold=4.0)

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +14,27 @@ import torch
 
 import bltmodel.rows
 import bltmodel.training
-from bltdata.errors import BuildError, CheckpointError, ConfigError, CorpusError, ShardError
+from bltdata.errors import BuildError, CheckpointError, ConfigError, CorpusError
 from bltdata.lock import exclusive
 from bltdata.nn.loss import PredictionSums
 from bltdata.patching import PatchRule
 from bltdata.shards import open_shards
-from bltdata.training.packing import Packer, in_order, spread_documents
 from bltdata.training.progress import Reporter
+from bltdata.training.validation import ValidationRows, spread_excerpts
 from bltdata.training.world import World
 from bltmodel.cutting import trained_on
 from bltmodel.data import ShardStore, collate
 from bltmodel.latent import LatentTransformer
 from bltmodel.model import BLT
+from bltmodel.patch_budget import remark
 from bltmodel.step_config import StepConfig
-from bltmodel.training import TrainingData, open_training_data, train_blt
-from tests.bltmodel.datasets import entropy_model, texts, train, training, write_dataset
+from bltmodel.training import train_blt
+from bltmodel.training_data import TrainingData, open_training_data
+from tests.bltmodel.datasets import texts, train, training, write_dataset
 from tests.bltmodel.documents import tiny_config
 from tests.several import group
 
 TIMES = ("seconds", "bytes_per_second", "memory_bytes")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One dataset, from which training holds documents out."""
-    return write_dataset(tmp_path_factory.mktemp("training") / "shards", texts(60), texts(60, seed=1))
-
-
-@pytest.fixture(scope="module")
-def split_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two datasets."""
-    folder = tmp_path_factory.mktemp("training") / "split"
-    write_dataset(folder / "train", texts(60))
-    write_dataset(folder / "validation", texts(30, seed=2))
-    return folder
 
 
 def run(data: TrainingData, out: Path, *, reporter: Reporter | None = None, resume: bool = True, **changes: Any) -> dict[str, Any]:
@@ -66,78 +54,6 @@ def weights_of(out: Path) -> bytes:
 # ---------------------------------------------------------------------------------------------------------------- the data
 
 
-def held_out_contents(data: TrainingData) -> list[bytes]:
-    assert data.held_out is not None
-    assert data.validation is data.train
-    return [data.train.document(index).tobytes() for index in np.flatnonzero(data.held_out)]
-
-
-def test_about_a_twentieth_is_held_out_by_content(tmp_path):
-    documents = [f"document {number}".encode() for number in range(600)]
-    data = open_training_data(write_dataset(tmp_path / "all", documents, row_group_bytes=1 << 20))
-    held_out = held_out_contents(data)
-    assert 12 < len(held_out) < 50
-    # The same documents elsewhere, in another order, many of them twice, and others beside them: the same are held out.
-    twice = [*reversed(documents), *documents[::3], *texts(20)]
-    again = held_out_contents(open_training_data(write_dataset(tmp_path / "again", twice, row_group_bytes=1 << 20)))
-    assert set(again) - set(texts(20)) == set(held_out)
-    assert sum(document in documents[::3] for document in again) == 2 * sum(document in documents[::3] for document in held_out)
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_of_a_few_documents_one_that_is_not_empty_is_held_out(tmp_path, count):
-    # The hash of the empty document is lower than those of the first five of these.
-    documents = [b"", *(f"document {number}".encode() for number in range(count)), b""]
-    held_out = held_out_contents(open_training_data(write_dataset(tmp_path / "shards", documents)))
-    assert sum(map(bool, held_out)) == 1
-
-
-@pytest.mark.parametrize("documents", [[b"one"], [b"same", b"same"], [b"one", b""], [b"", b""]])
-def test_nothing_is_left_to_hold_out(tmp_path, documents):
-    with pytest.raises(ShardError, match="none is left to judge on; give --validation-shards"):
-        open_training_data(write_dataset(tmp_path / "shards", documents))
-
-
-def test_two_datasets(split_shards):
-    for data in (open_training_data(split_shards), open_training_data(split_shards / "train", split_shards / "validation")):
-        assert data.held_out is None
-        assert (len(data.train.lengths), len(data.validation.lengths)) == (60, 30)
-        about = data.describe()
-        assert about["train"] == data.train.dataset.manifest.fingerprint
-        assert about["validation"] == data.validation.dataset.manifest.fingerprint
-        assert about["entropy_model"]["fingerprint"] == entropy_model().fingerprint
-        assert (about["validation_is_held_out"], about["patch_rule"]["threshold"]) == (False, 4.55)
-
-
-def test_a_dataset_that_holds_folders_is_still_one_dataset(tmp_path, split_shards, shards):
-    shutil.copytree(shards, tmp_path / "shards")
-    shutil.copytree(split_shards / "train", tmp_path / "shards" / "train")
-    assert len(open_training_data(tmp_path / "shards").train.lengths) == 120
-
-
-@pytest.mark.parametrize(
-    ("validation", "message"),
-    [
-        ({"model": entropy_model(1)}, r"train and .*validation were made with different entropy models; build one of them again"),
-        ({"rule": PatchRule(threshold=4.5)}, r"train and .*validation were cut with different patch rules; .* --rule-from the other"),
-        (None, r"There is no folder .*validation; give the folder that build-shards wrote"),
-    ],
-)
-def test_datasets_that_do_not_go_together_are_refused(tmp_path, split_shards, validation, message):
-    shutil.copytree(split_shards / "train", tmp_path / "train")
-    if validation is not None:
-        write_dataset(tmp_path / "validation", texts(10), **validation)
-    with pytest.raises(ShardError, match=message):
-        open_training_data(tmp_path)
-
-
-def test_a_model_is_not_judged_on_what_it_learned(tmp_path, split_shards):
-    train = shutil.copytree(split_shards / "train", tmp_path / "train")
-    message = r"train and .*validation are the same documents, so a model would be judged on what it learned"
-    with pytest.raises(ShardError, match=message):
-        open_training_data(train, shutil.copytree(train, tmp_path / "validation"))
-
-
 def test_validation_documents_without_a_byte_are_refused(tmp_path, split_shards):
     empty = write_dataset(tmp_path / "empty", [b"", b""])
     with pytest.raises(CorpusError, match="The validation documents have no bytes to judge a model on"):
@@ -153,10 +69,11 @@ def seen_documents(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[int]]:
         seen[torch.is_grad_enabled()] += [piece.document for row in rows for piece in row.pieces]
         return collate(rows, device)
 
-    def spy_on_the_stream(block, begin, end, *rest):
-        first, last = np.searchsorted(block.token_ends, (begin, end - 1), side="right") - 1
-        seen[torch.is_grad_enabled()] += block.documents[first : last + 1].tolist()
-        return fill_rows(block, begin, end, *rest)
+    def spy_on_the_stream(block, begins, count, *rest):
+        for begin in begins:
+            first, last = np.searchsorted(block.token_ends, (begin, begin + count - 1), side="right") - 1
+            seen[torch.is_grad_enabled()] += block.documents[first : last + 1].tolist()
+        return fill_rows(block, begins, count, *rest)
 
     monkeypatch.setattr(bltmodel.training, "collate", spy)
     monkeypatch.setattr(bltmodel.rows, "fill_rows", spy_on_the_stream)
@@ -177,26 +94,10 @@ def test_validation_is_from_all_over_the_dataset(split_shards, tmp_path, monkeyp
     lengths = data.validation.lengths
     run(data, tmp_path / "blt", steps=1, validation_bytes=300)
     judged = sorted(set(seen[False]))
-    assert judged == spread_documents(lengths, 300).tolist()
-    assert lengths[judged].sum() <= 300
+    assert judged == spread_excerpts(lengths, 300)[:, 0].tolist()
+    assert metrics_of(tmp_path / "blt")[-1]["validation_bytes"] == 300
     assert judged[0] < 10
     assert judged[-1] >= 20
-
-
-def test_what_was_held_out_is_kept_in_mind(shards, split_shards, tmp_path, monkeypatch):
-    reads = []
-    choose = bltmodel.training._choose_held_out
-    monkeypatch.setattr(bltmodel.training, "_choose_held_out", lambda store: reads.append(store.dataset.folder) or choose(store))
-    expected = open_training_data(shards).held_out
-    for _ in range(2):
-        np.testing.assert_array_equal(open_training_data(shards, folder=tmp_path / "blt").held_out, expected)
-    assert len(reads) == 2
-    # Of other documents, and where the file is damaged, it is worked out again.
-    other = open_training_data(split_shards / "train", folder=tmp_path / "blt").held_out
-    np.testing.assert_array_equal(other, open_training_data(split_shards / "train").held_out)
-    (tmp_path / "blt" / "held_out.npz").write_bytes(b"PK damaged")
-    np.testing.assert_array_equal(open_training_data(shards, folder=tmp_path / "blt").held_out, expected)
-    assert len(reads) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------------ the run
@@ -216,15 +117,10 @@ def test_a_run_leaves_the_best_model_and_says_what_it_learned_from(split_shards,
     assert not list(out.glob("*.tmp"))
 
 
-def test_a_model_that_no_training_wrote_says_nothing(tmp_path):
-    with pytest.raises(CheckpointError, match="blt doesn't say what it was trained on, so nobody knows its patches"):
-        trained_on({"kind": "bltmodel.BLT"}, tmp_path / "blt")
-
-
 def judged(model_folder: Path, shards: Path, row_tokens: int) -> dict[str, float]:
     """The figures of the model on the disk, on rows as training packs them."""
     store, model, sums = ShardStore(open_shards(shards)), BLT.load(model_folder), PredictionSums()
-    for row in Packer(store, in_order(np.arange(store.num_documents)), row_tokens).one_pass():
+    for row in ValidationRows(store, 1 << 30, row_tokens):
         batch = collate([row], torch.device("cpu"))
         with torch.no_grad():
             sums += PredictionSums.of(model(batch), batch.targets_BT)
@@ -457,6 +353,35 @@ def test_what_overflows_the_budget_is_joined_counted_and_resumed(shards, tmp_pat
         run(data, tmp_path / "stopped", **changes)
 
 
+def test_a_budget_is_that_of_the_source_with_most_patches(tmp_path):
+    # A patch begins after each space: prose has one in ten bytes, code in two, and next to nothing of the dataset is code.
+    prose, code = [("prose", b"aaaaaaaaa " * 6)] * 57, [("code", b"a b c d e f g h i j ")] * 3
+    data = open_training_data(
+        write_dataset(tmp_path / "shards", [*prose, ("prose", b"other")], [*code, ("code", b"another")], rule=PatchRule(scheme="space")),
+        weights={"prose": 1, "code": 1},
+    )
+    best = run_with(StepConfig(patch_margin=1.1), data, tmp_path / "blt")
+    budget = json.loads((tmp_path / "blt" / "config.json").read_text())["patches_per_row"]
+    assert 1.1 * 32 / 2 < budget < 1.1 * 32 / 1.5
+    assert best["patches_joined"] / best["patches"] < 0.05
+
+
+def test_a_budget_that_joins_many_is_said_once(shards, tmp_path):
+    data, step, said = open_training_data(shards), StepConfig(patch_margin=1.0), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        run_with(step, data, tmp_path / "blt", reporter=replace(interrupt_at(1), said=said.append))
+    assert said == []
+    for stop in (5, 6):
+        with pytest.raises(KeyboardInterrupt):
+            run_with(step, data, tmp_path / "blt", reporter=replace(interrupt_at(stop), said=said.append))
+    first, *_ = metrics_of(tmp_path / "blt")
+    share = first["patches_joined"] / first["patches"]
+    budget = json.loads((tmp_path / "blt" / "config.json").read_text())["patches_per_row"]
+    of_the_budget = [line for line in said if "joined" in line]
+    assert of_the_budget == [remark(first, budget)]
+    assert of_the_budget[0].startswith(f"{share:.1%} of the patches so far were joined to keep rows to {budget}: start again")
+
+
 def test_a_budget_below_the_mean_is_refused():
     with pytest.raises(ConfigError, match=r"The patch margin is 0\.9; it must be at least 1"):
         StepConfig(patch_margin=0.9)
@@ -468,7 +393,11 @@ def test_checkpointed_activations_give_the_same_bits(shards, tmp_path):
     run_with(StepConfig(checkpoint_activations=True), data, tmp_path / "computed", steps=3)
     assert weights_of(tmp_path / "computed") == weights_of(tmp_path / "kept")
     # And either goes on where the other stopped.
-    assert run(data, tmp_path / "computed", steps=3) == run(data, tmp_path / "computed", steps=3)
+    for name, step, other in (("one", StepConfig(), True), ("other", StepConfig(checkpoint_activations=True), False)):
+        with pytest.raises(KeyboardInterrupt):
+            run_with(step, data, tmp_path / name, steps=3, reporter=interrupt_at(2))
+        run_with(StepConfig(checkpoint_activations=other), data, tmp_path / name, steps=3)
+        assert weights_of(tmp_path / name) == weights_of(tmp_path / "kept")
 
 
 @pytest.mark.parametrize("optimiser", ["row_adam", "adamw"])

@@ -13,7 +13,8 @@ import torch
 from bltdata.entropy import EntropyModel, EntropyModelConfig
 from bltdata.nn.loss import negative_log_likelihood_sum
 from bltdata.training.config import TrainingConfig
-from bltdata.training.packing import Packer, in_order
+from bltdata.training.packing import Packer, ShuffledRows, shuffled_order
+from bltdata.training.validation import ValidationRows
 from bltdata.training.world import World
 from bltmodel.data import ShardStore
 from bltmodel.masks import PackedBatch
@@ -40,10 +41,8 @@ def task(tmp_path: Path, budget: int | None) -> BLTTask:
         model = BLT(tiny_config())
     store = ShardStore.__new__(ShardStore)
     store.lengths = np.array([1])
-    rows = Packer(store, in_order(np.array([0])), 40)
-    task = BLTTask(model, rows, rows, TrainingConfig(), tmp_path, {}, World())
-    task.patches_per_row = budget
-    return task
+    learned, judged = ShuffledRows(Packer(store, shuffled_order(1, 0), 40), 0), ValidationRows(store, 1, 40)
+    return BLTTask(model, learned, judged, TrainingConfig(), tmp_path, {}, World(), budget)
 
 
 @pytest.mark.parametrize("budget", [None, 3, 35])

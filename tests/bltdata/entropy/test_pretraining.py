@@ -53,6 +53,19 @@ def test_documents_that_changed_are_copied_again(lines, tmp_path):
     assert not any("finished already" in text for text in said)
 
 
+@pytest.mark.parametrize("has_state", [True, False])
+def test_the_copy_of_a_run_that_is_refused_stays(lines, tmp_path, has_state):
+    pretrain(*corpora(lines), architecture(), training(), tmp_path / "run")
+    if not has_state:
+        (tmp_path / "run" / "training_state.pt").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    other = write_lines(tmp_path / "other.txt", random_documents(70, 30, seed=2, num_symbols=90))
+    message = r"holds another run: its data\.train" if has_state else "holds a trained model, but there is no state"
+    with pytest.raises(CheckpointError, match=message):
+        pretrain(*corpora(other), architecture(), training(), tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_a_copy_that_was_cut_off_is_made_again(lines, tmp_path):
     pretrain(*corpora(lines), architecture(), training(), tmp_path / "run")
     model = (tmp_path / "run" / "model.safetensors").read_bytes()

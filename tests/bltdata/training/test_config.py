@@ -15,22 +15,26 @@ def test_defaults_are_valid_and_explained():
 
 @pytest.mark.parametrize(
     ("batch_rows", "micro_batch_rows", "num_processes", "expected"),
-    [(6, 2, 1, (6, 2)), (6, None, 2, (3, 3)), (6, 3, 2, (3, 3)), (8, 2, 2, (4, 2)), (8, 4, 4, (2, 2)), (8, 8, 8, (1, 1))],
+    [
+        (6, 2, 1, (6, 2)),
+        (6, None, 2, (3, 3)),
+        (6, 3, 2, (3, 3)),
+        (8, 2, 2, (4, 2)),
+        (8, 4, 4, (2, 2)),
+        (8, 8, 8, (1, 1)),
+        (6, 2, 2, (3, 1)),
+        (12, 4, 2, (6, 3)),
+        (8, 3, 1, (8, 2)),
+        (8, 99, 1, (8, 8)),
+    ],
 )
 def test_shares(batch_rows, micro_batch_rows, num_processes, expected):
     assert TrainingConfig(batch_rows=batch_rows, micro_batch_rows=micro_batch_rows).share(num_processes) == expected
 
 
-@pytest.mark.parametrize(
-    ("batch_rows", "micro_batch_rows", "num_processes", "name"),
-    [
-        (6, None, 4, "batch_rows is 6; it must be a multiple of the 4 processes"),
-        (12, 4, 2, "micro_batch_rows is 4; .* divisor of the 6 rows"),
-    ],
-)
-def test_rows_that_cannot_be_shared_out(batch_rows, micro_batch_rows, num_processes, name):
-    with pytest.raises(ConfigError, match=f"^The training setting {name}"):
-        TrainingConfig(batch_rows=batch_rows, micro_batch_rows=micro_batch_rows).share(num_processes)
+def test_rows_that_cannot_be_shared_out():
+    with pytest.raises(ConfigError, match=r"^The training setting batch_rows is 6; it must be a multiple of the 4 processes\.$"):
+        TrainingConfig(batch_rows=6).share(4)
 
 
 def test_smaller_micro_batches_are_divisors_of_the_rows():
@@ -54,8 +58,7 @@ def test_settings_that_came_later_are_told_only_where_they_are_used():
         ("batch_rows", 0, "at least 1"),
         ("evaluate_every", 0, "at least 1"),
         ("validation_bytes", 0, "at least 1"),
-        ("micro_batch_rows", 0, "a divisor of batch_rows, 8"),
-        ("micro_batch_rows", 3, "a divisor of batch_rows, 8"),
+        ("micro_batch_rows", 0, "at least 1"),
         ("patience", 0, "at least 1"),
         ("learning_rate", 0.0, "above 0"),
         ("final_learning_rate_ratio", 1.5, "from 0 to 1"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bltdata.errors import BuildError
 from bltdata.training.guards import MAX_SKIPPED_IN_A_ROW, MAX_SPIKES_SKIPPED_IN_A_ROW, MIN_HISTORY, WINDOW, Guard
+from bltdata.training.optimiser import Optimiser
 from bltdata.training.task import PackedTask
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import assert_same_run, at_step, metrics_of, press_ctrl_c, state_of, train
@@ -68,6 +69,24 @@ def test_spikes():
     assert guard.judge(24, 0.1, 4.9, skip_spikes=True) == (True, None)
 
 
+def test_the_training_loss_is_of_steps_that_were_taken():
+    guard = seasoned()
+    expected = guard.metrics()["training_loss"]
+    guard.judge(21, 900.0, 1.0, skip_spikes=True)
+    guard.judge(22, NAN, 1.0, skip_spikes=True)
+    assert guard.metrics()["training_loss"] == expected
+    # A spike that isn't left out has taught the model something.
+    guard.judge(23, 900.0, 1.0, skip_spikes=False)
+    assert guard.metrics()["training_loss"] == pytest.approx((20 * expected + 900) / 21)
+
+
+def test_what_a_guard_of_before_remembers():
+    guard = seasoned()
+    before = {name: value for name, value in vars(guard).items() if name != "taken_losses"}
+    assert Guard.restored(before) == guard
+    assert Guard.restored({}) == Guard()
+
+
 def test_a_new_level_is_not_left_out_for_ever():
     guard = seasoned()
     taken = [guard.judge(21 + step, 9.0, 1.0, skip_spikes=True).is_taken for step in range(50)]
@@ -91,6 +110,7 @@ def test_what_it_remembers_is_all_it_knows(values, skip_spikes, stop):
     assert found == expected
     assert second == whole
     assert len(whole.losses) == min(len(values), WINDOW)
+    assert len(whole.taken_losses) == min(sum(verdict.is_taken for verdict in expected), WINDOW)
 
 
 # ------------------------------------------------------------------------------------------------------------------ in runs
@@ -168,6 +188,29 @@ def test_a_run_with_troubles_that_is_stopped_ends_as_one_that_is_not(tmp_path, s
     assert (last["skipped_steps"], last["spikes"]) == (4 if skip_spikes else 2, 2)
     # The spikes change the weights where they aren't left out; their gradient is clipped then, but it isn't nothing.
     assert math.isfinite(last["gradient_norm"])
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_ctrl_c_does_not_save_weights_that_are_not_finite(tmp_path, monkeypatch, step):
+    plain, steps, said = Optimiser.step, 0, list[str]()
+
+    def spoil(self: Optimiser) -> None:
+        nonlocal steps
+        plain(self)
+        steps += 1
+        if steps == step - 1:
+            self.param_groups[0]["params"][0].data[0] = NAN
+
+    monkeypatch.setattr(Optimiser, "step", spoil)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, training(steps=9, evaluate_every=3), said=said.append, stepped=at_step(step, press_ctrl_c))
+    kept = {2: "no state was written yet", 5: "the state of step 3 is kept"}[step]
+    assert said[-1] == f"The weights of step {step} aren't finite, so they aren't saved: {kept}."
+    assert [path.name for path in tmp_path.glob("training_state*")] == ["training_state.pt"] * (step == 5)
+    monkeypatch.undo()
+    train(tmp_path, training(steps=9, evaluate_every=3))
+    train(tmp_path / "undisturbed", training(steps=9, evaluate_every=3))
+    assert metrics_of(tmp_path) == metrics_of(tmp_path / "undisturbed")
 
 
 def test_it_stops_after_too_many_and_keeps_the_last_good_state(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_every_line_has_what_a_user_asks_for(undisturbed):
     line = json.loads((undisturbed / METRICS_FILE).read_text().splitlines()[-1])
     assert set(line) == {
         "step", "loss", "bits_per_byte", "accuracy", "perplexity", "confidence_mean", "confidence_min", "confidence_max",
-        "training_loss", "gradient_norm", "skipped_steps", "spikes",
+        "validation_bytes", "training_loss", "gradient_norm", "skipped_steps", "spikes",
         "learning_rate", "bytes_per_second", "memory_bytes", "epoch", "seconds",
     }  # fmt: skip
     assert line["bytes_per_second"] > 0
@@ -204,6 +205,25 @@ def test_starting_anew(undisturbed, tmp_path):
     assert metrics_of(tmp_path) == []
     train(tmp_path, CONFIG, resume=False)
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("gone", [["last"], ["config.json", "model.safetensors"], ["metrics.jsonl"], ["model.safetensors"]])
+def test_a_model_without_a_state_is_not_written_over(undisturbed, tmp_path, gone):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    for name in ("training_state.pt", *gone):
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    where = tmp_path / "run" / ("last" if "config.json" in gone else "")
+    with pytest.raises(CheckpointError) as caught:
+        train(tmp_path / "run", CONFIG)
+    assert str(caught.value) == (
+        f"{where} holds a trained model, but there is no state of a run to go on from; choose another folder, or start over there with "
+        "--no-resume, which deletes the model."
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    train(tmp_path / "run", CONFIG, resume=False)
+    assert_same_run(tmp_path / "run", undisturbed)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path):

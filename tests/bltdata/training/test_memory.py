@@ -1,10 +1,12 @@
 """Where memory doesn't suffice, micro-batches are halved, and the run learns what it would have learned."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +28,11 @@ def test_what_counts():
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(RuntimeError(CPU_ERROR))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    with pytest.raises(MemoryError) as of_numpy:
+        np.empty(1 << 58)
+    assert is_out_of_memory(of_numpy.value)
     assert not is_out_of_memory(RuntimeError("The size of tensor a (2) must match the size of tensor b (3)"))
     assert not is_out_of_memory(ValueError(CPU_ERROR))
 
@@ -33,6 +40,7 @@ def test_what_counts():
 def test_other_errors_stay_errors():
     assert within_memory(lambda: 3) == 3
     assert within_memory(lambda: torch.empty(1 << 60)) is None
+    assert within_memory(lambda: np.empty(1 << 58)) is None
     with pytest.raises(RuntimeError, match="other"):
         within_memory(lambda: (_ for _ in ()).throw(RuntimeError("other")))
 
@@ -104,6 +112,21 @@ def test_micro_batches_are_halved_until_they_fit(undisturbed, tmp_path):
     assert state_of(tmp_path)["guard"] == state_of(tmp_path / "settings")["guard"]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError(CPU_ERROR)])
+def test_whoever_says_it(tmp_path, monkeypatch, error):
+    plain, tried = PackedTask.loss, list[int]()
+
+    def loss(task: PackedTask, batch: tuple[Tensor, ...]) -> Tensor:
+        tried.append(len(batch[0]))
+        if len(batch[0]) > 6:
+            raise error
+        return plain(task, batch)
+
+    monkeypatch.setattr(PackedTask, "loss", loss)
+    train(tmp_path, dataclasses.replace(CONFIG, steps=1))
+    assert tried == [12, 6, 6]
+
+
 def test_what_a_step_had_added_up_before_is_dropped(undisturbed, tmp_path):
     # Micro-batches of 6: the second of step 3 is the sixth.
     said: list[str] = []
@@ -143,6 +166,32 @@ def test_a_run_that_goes_on_remembers(undisturbed, tmp_path):
     assert_same_curve(tmp_path, undisturbed)
 
 
+def test_another_size_may_be_asked_for_when_a_run_goes_on(undisturbed, tmp_path):
+    with room_for(3), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(2, press_ctrl_c))
+    sizes = []
+    for step, rows in ((3, 4), (4, 4), (5, 12)):
+        with room_for(12) as tried, pytest.raises(KeyboardInterrupt):
+            train(tmp_path, dataclasses.replace(CONFIG, micro_batch_rows=rows), stepped=at_step(step, press_ctrl_c))
+        sizes.append(tried[0])
+    assert sizes == [4, 4, 12]
+    # Memory is short again, and the size that is asked for is the one that was tried.
+    smaller = dataclasses.replace(CONFIG, micro_batch_rows=6)
+    with room_for(2), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, smaller, stepped=at_step(6, press_ctrl_c))
+    assert state_of(tmp_path)["progress"]["rows_at_once"] == 1
+    assert_same_curve(tmp_path, undisturbed)
+
+
+def test_a_state_that_counts_micro_batches_to_its_identity(undisturbed, tmp_path):
+    # As states did before only rounding depended on them.
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    assert json.loads(state_of(tmp_path)["identity"])["training"]["micro_batch_rows"] is None
+    train(tmp_path, dataclasses.replace(CONFIG, micro_batch_rows=4))
+    assert_same_curve(tmp_path, undisturbed)
+
+
 def test_a_single_row_that_does_not_fit(tmp_path):
     said: list[str] = []
     expected = r"^Memory doesn't suffice for a single row of 24 tokens \(step 1\): lower row_tokens, or choose a smaller model "
@@ -151,7 +200,7 @@ def test_a_single_row_that_does_not_fit(tmp_path):
     assert said == [said_of(1, 12, 6), said_of(1, 6, 3), said_of(1, 3, 1)]
 
 
-@pytest.mark.parametrize("error", [RuntimeError(CPU_ERROR), torch.OutOfMemoryError("CUDA out of memory.")])
+@pytest.mark.parametrize("error", [RuntimeError(CPU_ERROR), torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
 @pytest.mark.parametrize("place", ["torch.load", "bltdata.training.optimiser.Optimiser.load_state_dict"])
 def test_a_state_that_does_not_fit_is_not_called_damaged(tmp_path, monkeypatch, place, error):
     def fail(*_: object, **__: object) -> None:

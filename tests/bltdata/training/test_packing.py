@@ -6,27 +6,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltdata.errors import CorpusError
-from bltdata.nn.loss import IGNORED_TARGET
 from bltdata.training.packing import (
     Cursor,
+    Order,
     PackedRow,
     Packer,
     Piece,
     ShuffledRows,
     first_documents,
-    in_order,
     inputs_and_targets,
     shuffled_order,
-    spread_documents,
 )
-from bltdata.vocab import BOE_ID, BOS_ID, BYTE_OFFSET, EOS_ID, encode
+from bltdata.vocab import BOS_ID, BYTE_OFFSET, EOS_ID, encode
 from tests.bltdata.small import Documents
 
 DOCUMENTS = st.lists(st.binary(max_size=12), min_size=1, max_size=6)
 
 
+def every(*documents: int) -> Order:
+    """The same order in all epochs."""
+    return lambda epoch: np.array(documents, dtype=np.int64)
+
+
 def packer(documents: list[bytes], row_tokens: int, seed: int | None = None) -> Packer[Documents]:
-    order = in_order(np.arange(len(documents))) if seed is None else shuffled_order(len(documents), seed)
+    order = every(*range(len(documents))) if seed is None else shuffled_order(len(documents), seed)
     return Packer(Documents(documents), order, row_tokens)
 
 
@@ -50,22 +53,6 @@ def test_an_example_written_out():
     # A document goes on where it was cut: its first token there is a byte, and what was cut off isn't seen any more.
     assert as_lists(third[0])[:3] == ([b, BOS_ID, BOS_ID, c], [EOS_ID, EOS_ID, c, EOS_ID], [0, 1, 2, 2])
     assert third[1] == Cursor(1, 3, 0)
-
-
-def test_one_pass_is_padded_at_its_end():
-    (row,) = packer([b"ab", b""], row_tokens=7).one_pass()
-    assert row.ids.tolist()[3:] == [BOS_ID, BOE_ID, BOE_ID, BOE_ID]
-    assert row.targets.tolist()[3:] == [EOS_ID, IGNORED_TARGET, IGNORED_TARGET, IGNORED_TARGET]
-    # Padding sees itself only.
-    assert row.visible_from.tolist() == [0, 0, 0, 3, 4, 5, 6]
-    assert row.pieces == (Piece(0, 0, 3, 0), Piece(1, 0, 1, 3))
-
-
-def test_one_pass_that_fills_its_rows_has_no_padding():
-    rows = list(packer([b"abc", b"abcdefg"], row_tokens=4).one_pass())
-    assert len(rows) == 3
-    assert all(IGNORED_TARGET not in row.targets for row in rows)
-    assert list(Packer(Documents([b"a"]), in_order(np.arange(0)), 4).one_pass()) == []
 
 
 @given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3), st.integers(1, 3))
@@ -107,19 +94,8 @@ def test_a_row_counts_raw_bytes_and_reads_nothing_for_it(monkeypatch):
 @given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3))
 def test_raw_bytes_of_a_row_are_its_targets_that_are_bytes(documents, row_tokens, seed):
     packed = packer(documents, row_tokens, seed)
-    for row in [*packed.one_pass(), *(row for row, _ in rows_from(packed, Cursor(), 5))]:
+    for row, _ in rows_from(packed, Cursor(), 5):
         assert row.num_bytes == (row.targets >= BYTE_OFFSET).sum()
-
-
-@given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3))
-def test_one_pass_holds_every_document_once(documents, row_tokens, seed):
-    rows = list(packer(documents, row_tokens, seed).one_pass())
-    targets = np.concatenate([row.targets for row in rows])
-    order = shuffled_order(len(documents), seed)(0)
-    assert targets[targets != IGNORED_TARGET].tolist() == [t for index in order for t in encode(documents[index], eos=True).tolist()]
-    assert (targets == IGNORED_TARGET).sum() < row_tokens
-    ids = np.concatenate([row.ids for row in rows])
-    assert np.array_equal(ids == BOE_ID, targets == IGNORED_TARGET)
 
 
 @given(DOCUMENTS, st.integers(2, 20), st.integers(0, 3), st.integers(1, 12))
@@ -155,11 +131,10 @@ def test_orders():
     assert all(sorted(order) == list(range(20)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
     assert shuffled_order(20, 1)(1).tolist() == orders[3]
-    assert in_order(np.array([4, 2]))(7).tolist() == [4, 2]
 
 
 def test_an_order_may_leave_documents_out():
-    packed = Packer(Documents([b"a", b"bb", b"ccc"]), in_order(np.array([2, 0])), 6)
+    packed = Packer(Documents([b"a", b"bb", b"ccc"]), every(2, 0), 6)
     assert packed.tokens_per_epoch == 6
     ((row, _),) = rows_from(packed, Cursor(), 1)
     assert [piece.document for piece in row.pieces] == [2, 0]
@@ -173,43 +148,15 @@ def test_first_documents(lengths, num_bytes, expected):
     assert first_documents(np.array(lengths), num_bytes).tolist() == list(range(expected))
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=200).filter(any), st.integers(1, 2000))
-def test_spread_documents_fit_and_are_as_many_as_could_be(lengths, num_bytes):
-    taken = spread_documents(np.array(lengths), num_bytes)
-    assert taken.tolist() == sorted(set(taken.tolist()))
-    total = sum(lengths[index] for index in taken)
-    assert total > 0
-    assert total <= num_bytes or sum(lengths[index] > 0 for index in taken) == 1
-    assert len(taken) == len(lengths) or total + max(lengths) > num_bytes
-
-
-@given(st.integers(2, 2000), st.integers(1, 2000), st.data())
-def test_spread_documents_are_from_everywhere(count, wanted, draw):
-    taken = spread_documents(np.full(count, 7), 7 * wanted)
-    assert len(taken) == min(count, wanted)
-    # Whatever part of the dataset a source is, its share of what is taken is that of its documents.
-    begin, end = sorted((draw.draw(st.integers(0, count)), draw.draw(st.integers(0, count))))
-    found = ((taken >= begin) & (taken < end)).sum()
-    assert abs(found - len(taken) * (end - begin) / count) < 4
-
-
-def test_a_dataset_of_two_sources_is_judged_on_both():
-    lengths = np.concatenate((np.full(900, 5), np.full(100, 50)))
-    taken = spread_documents(lengths, 1000)
-    assert (taken < 900).sum() == pytest.approx(9 * (taken >= 900).sum(), abs=10)
-
-
 @pytest.mark.parametrize("lengths", [[], [0], [0, 0]])
 def test_nothing_to_judge_on(lengths):
-    with pytest.raises(CorpusError, match="no bytes to judge"):
-        spread_documents(np.array(lengths, dtype=np.int64), 10)
     with pytest.raises(CorpusError, match=r"^The validation documents have no bytes to judge a model on; choose others\.$"):
         first_documents(np.array(lengths, dtype=np.int64), 10)
 
 
 @pytest.mark.parametrize("documents", [[], [b"a"]])
 def test_nothing_to_train_on(documents):
-    packed = Packer(Documents(documents), in_order(np.arange(0)), 4)
+    packed = Packer(Documents(documents), every(), 4)
     with pytest.raises(CorpusError, match=r"^There are no documents to train on; choose others\.$"):
         next(packed.endless_rows(Cursor()))
 

@@ -1,8 +1,11 @@
 """The states of a run: which are kept, and what is said of one that can't be gone on from."""
 
+import contextlib
+import errno
 import json
 import os
 import re
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,16 @@ from hypothesis import given
 
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.training.keeping import Keeping
-from bltdata.training.states import STATE_FILE, go_back_to, load_state, remove_partial_shards, remove_run, save_state, shards_name
+from bltdata.training.states import (
+    STATE_FILE,
+    go_back_to,
+    load_state,
+    remove_partial_shards,
+    remove_run,
+    remove_surplus,
+    save_state,
+    shards_name,
+)
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import (
     Killed,
@@ -56,6 +68,10 @@ def cut(path: Path, kept: int = 300) -> None:
     path.write_bytes(data[:kept])
 
 
+def cannot_link(*_: Any) -> None:
+    raise OSError(95, "Operation not supported")
+
+
 def test_a_state(tmp_path):
     assert load_state(tmp_path) is None
     state = state_at(3, number=1, text="a", list=[1, {"b": 2.5}], nothing=None)
@@ -68,11 +84,8 @@ def test_a_state(tmp_path):
 
 @pytest.mark.parametrize("can_link", [True, False])
 def test_the_last_ones_are_kept(tmp_path, monkeypatch, can_link):
-    def refuse(*_: Any) -> None:
-        raise OSError(95, "Operation not supported")
-
     if not can_link:
-        monkeypatch.setattr(os, "link", refuse)
+        monkeypatch.setattr(os, "link", cannot_link)
     for step in (10, 20, 30, 40):
         save_state(tmp_path, step, state_at(step), keep_last=3)
         assert load_state(tmp_path)["progress"]["step"] == step
@@ -103,15 +116,55 @@ def test_a_save_that_dies_leaves_a_state(tmp_path, monkeypatch):
     for step in (10, 20):
         save_state(tmp_path, step, state_at(step), keep_last=2)
     allow = die_at_renames(monkeypatch)
-    for published in (0, 1):
+    for published, last in ((0, 20), (1, 30)):
         allow(published)
         with pytest.raises(Killed):
             save_state(tmp_path, 30, state_at(30), keep_last=2)
-        assert load_state(tmp_path)["progress"]["step"] == 20
+        assert load_state(tmp_path)["progress"]["step"] == last
+        assert steps_kept(tmp_path) == [10, 20]
+    assert load_state(tmp_path, 30)["progress"]["step"] == 30
     allow(2)
     save_state(tmp_path, 30, state_at(30), keep_last=2)
     assert steps_kept(tmp_path) == [20, 30]
     assert load_state(tmp_path)["progress"]["step"] == 30
+
+
+def onto_a_full_disk(path: Path) -> contextlib.nullcontext[Path]:
+    return contextlib.nullcontext(Path("/dev/full"))
+
+
+# What fits into a buffer fails when the file is closed, what doesn't while torch writes.
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_the_disk_is_full(tmp_path, monkeypatch, size):
+    save_state(tmp_path, 1, state_at(1))
+    monkeypatch.setattr("bltdata.training.states.atomic_path", onto_a_full_disk)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_state(tmp_path, 2, {**state_at(2), "model": torch.zeros(size)})
+    assert caught.value.errno == errno.ENOSPC
+    assert load_state(tmp_path)["progress"]["step"] == 1
+
+
+def test_the_system_takes_no_more_in_the_middle_of_a_file(tmp_path):
+    save_state(tmp_path, 1, state_at(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_state(tmp_path, 2, {**state_at(2), "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(tmp_path)["progress"]["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
+
+
+def test_what_torch_cannot_write_stays_an_error_of_its_own(tmp_path, monkeypatch):
+    def save(*_: Any) -> None:
+        raise RuntimeError("an archive's")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match=r"^an archive's$"):
+        save_state(tmp_path, 1, state_at(1))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", [0, 1, 300, -1])
@@ -155,6 +208,19 @@ def test_it_runs_no_code(tmp_path):
         ({}, "isn't the state of a training run"),
         ([1], "isn't the state of a training run"),
         ({"format_version": 1, "identity": "{}"}, "isn't the state of a training run: it has no progress"),
+        ({"format_version": torch.arange(2)}, "isn't the state of a training run"),
+        *(
+            ({"format_version": 1, **state_at(1), name: value}, f"isn't the state of a training run: its {name} is something else")
+            for name, values in {
+                "identity": (None, 3, {}, "", "{", "[]", "[" * 100_000),
+                "progress": (None, [1], {}, {"step": None}, {"step": True}, {"step": "1"}),
+                "model": (None, [torch.zeros(1)]),
+                "optimiser": (None, "adamw"),
+                "guard": (None, [1.0]),
+                "shards": (None, "folder", {"folder": "a"}, {"folder": 1, "files": {}}, {"folder": "a", "files": ["b"]}),
+            }.items()
+            for value in values
+        ),
     ],
 )
 def test_it_is_foreign_or_of_another_version(tmp_path, value, problem):
@@ -230,6 +296,26 @@ def test_folders_with_tensors_live_as_long_as_their_states(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [STATE_FILE]
 
 
+def test_what_a_kill_left_beside_the_last_state(tmp_path):
+    folders = {step: save_with_shards(tmp_path, step, "a", 9) for step in (10, 20, 30)}
+    # The process died when the state of step 30 was there, before it cleaned up; one of step 15 had had a file, too.
+    (tmp_path / shards_name(15, "a")).mkdir()
+    (tmp_path / shards_name(30, "b")).mkdir()
+    remove_surplus(tmp_path, 30, folders[30].name, None)
+    assert sorted(tmp_path.glob("*.shards")) == list(folders.values())
+    assert steps_kept(tmp_path) == [10, 20, 30]
+    remove_surplus(tmp_path, 30, folders[30].name, 2)
+    assert sorted(tmp_path.glob("*.shards")) == [folders[20], folders[30]]
+    assert steps_kept(tmp_path) == [20, 30]
+    assert load_state(tmp_path, 20)["progress"]["step"] == 20
+
+
+def test_a_finished_run_keeps_its_states_when_nobody_says_how_many(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "run")
+    train(tmp_path / "run", CONFIG)
+    assert steps_kept(tmp_path / "run") == [4, 6, 8]
+
+
 def test_what_is_left_of_folders_with_tensors(tmp_path):
     shards = save_with_shards(tmp_path, 10, "a", 1)
     partial = tmp_path / f".{shards_name(20, 'b')}.123.partial"
@@ -266,6 +352,37 @@ def test_keeping_changes_nothing_else(undisturbed, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("can_link", [True, False])
+def test_a_kill_between_any_two_files_of_several_states(tmp_path, monkeypatch, can_link):
+    if not can_link:
+        monkeypatch.setattr(os, "link", cannot_link)
+    config, keeping = training(steps=6, evaluate_every=2), Keeping(keep_last=2)
+    train(tmp_path / "undisturbed", config, keeping=keeping)
+    allow, kills, is_finished = die_at_renames(monkeypatch), 0, False
+    while not is_finished:
+        allow(kills)
+        folder = tmp_path / str(kills)
+        try:
+            train(folder, config, keeping=keeping)
+            is_finished = True
+        except Killed:
+            kills += 1
+            allow(1000)
+            train(folder, config, keeping=keeping)
+        assert_same_run(folder, tmp_path / "undisturbed")
+    # Three evaluations of metrics and a state with two names, at least.
+    assert kills >= 9
+
+
+def test_the_state_that_is_there_is_kept_once_several_are(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, stepped=at_step(3, press_ctrl_c))
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3), stepped=at_step(5, press_ctrl_c))
+    assert steps_kept(tmp_path) == [3, 4, 5]
+
+
 def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
     keeping = Keeping(keep_last=3)
     with pytest.raises(KeyboardInterrupt):
@@ -284,6 +401,31 @@ def test_a_run_goes_on_from_an_older_state(undisturbed, tmp_path):
     assert state_of(tmp_path)["progress"]["step"] == 4
     train(tmp_path, CONFIG, keeping=keeping)
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_the_command_that_went_back_goes_on_when_it_is_run_again(undisturbed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=3), stepped=at_step(7, press_ctrl_c))
+    back = Keeping(keep_last=2, resume_from=4)
+    said: list[str] = []
+    # Until it has a state of its own it begins at the one it went back to, and then never again, also when that is gone.
+    for step, stop, error in ((5, kill, Killed), (5, press_ctrl_c, KeyboardInterrupt), (7, press_ctrl_c, KeyboardInterrupt)):
+        with pytest.raises(error):
+            train(tmp_path, CONFIG, keeping=back, said=said.append, stepped=at_step(step, stop))
+    assert steps_kept(tmp_path) == [6, 7]
+    train(tmp_path, CONFIG, keeping=back, said=said.append)
+    train(tmp_path, CONFIG, keeping=back, said=said.append)
+    begin, since = f": {tmp_path} holds this run at step", ", to which it came since it went back to step 4."
+    assert said == [
+        f"Going on{begin} 4 of 8.", f"Going on{begin} 4 of 8.", f"Going on{begin} 5 of 8{since}", f"Going on{begin} 7 of 8{since}",
+        f"It had finished already{begin} 8 of 8{since}",
+    ]  # fmt: skip
+    assert metrics_of(tmp_path) == metrics_of(undisturbed)
+    assert outcome(tmp_path)[0] == outcome(undisturbed)[0]
+    # To another step it does go back.
+    with pytest.raises(Killed):
+        train(tmp_path, CONFIG, keeping=Keeping(keep_last=2, resume_from=7), stepped=at_step(8, kill))
+    assert state_of(tmp_path)["progress"]["step"] == 7
 
 
 def test_models_of_a_future_that_will_not_be_are_replaced(undisturbed, tmp_path):
@@ -336,6 +478,10 @@ def test_a_state_of_an_older_toolkit_has_no_guard_and_one_of_another_model_does_
     del state["guard"], state["progress"]["rows_at_once"]
     torch.save(state, tmp_path / STATE_FILE)
     train(tmp_path, CONFIG)
+    # Somebody else's program may call its things alike.
+    torch.save({**state, "progress": {"step": 3}, "guard": {}}, tmp_path / STATE_FILE)
+    with pytest.raises(CheckpointError, match=r"^The state in .* is of another version of the toolkit"):
+        train(tmp_path, CONFIG)
     state["model"]["norm.weight"] = torch.zeros(99)
     torch.save(state, tmp_path / STATE_FILE)
     with pytest.raises(CheckpointError, match=r"^The state in .* is of another version of the toolkit, whose models or optimisers differ"):

@@ -14,7 +14,7 @@ from bltdata.shards.schema import COLUMNS
 from bltmodel.cli import main
 from bltmodel.evaluation import EvaluationConfig, add_noise, evaluate, to_markdown
 from bltmodel.evaluation.sections import notes, sections
-from bltmodel.training import open_training_data
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.datasets import entropy_model, opinionated_blt, texts, write_dataset
 
 

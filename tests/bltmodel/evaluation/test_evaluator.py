@@ -20,7 +20,7 @@ from bltmodel.evaluation import EvaluationConfig, add_noise, evaluate
 from bltmodel.evaluation.report import Evaluation
 from bltmodel.evaluation.sections import notes
 from bltmodel.model import BLT
-from bltmodel.training import open_training_data
+from bltmodel.training_data import open_training_data
 from tests.bltmodel.datasets import RULE, entropy_model, opinionated_blt, texts, write_dataset
 
 SLOW = 1e-5
