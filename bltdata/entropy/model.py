@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bltdata.config import from_mapping, to_mapping
 from bltdata.entropy.config import EntropyModelConfig, preset
 from bltdata.entropy.scoring import PositionScores, Score, score_positions
-from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, initialise_linear, rotary_table, truncated_normal_
+from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, draw_weights, rotary_table, truncated_normal_, without_weights
 from bltdata.training.checkpoint import load_model, save_model
 from bltdata.vocab import VOCAB_SIZE
 
@@ -28,21 +28,20 @@ class EntropyModel(nn.Module):
 
     Args:
         config: the architecture.
-        seed: fixes the initial weights.
+        seed: fixes the initial weights; the global random state is neither read nor changed.
     """
 
     def __init__(self, config: EntropyModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(VOCAB_SIZE, config.dim)
-        self.layers = nn.ModuleList(
-            TransformerBlock(config.dim, config.num_heads, config.ffn_dim, config.norm_eps) for _ in range(config.num_layers)
-        )
-        self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
-        generator = torch.Generator().manual_seed(seed)
-        initialise_linear(self, generator)
-        truncated_normal_(self.embedding.weight, config.dim**-0.5, generator)
+        with without_weights():
+            self.embedding = nn.Embedding(VOCAB_SIZE, config.dim)
+            self.layers = nn.ModuleList(
+                TransformerBlock(config.dim, config.num_heads, config.ffn_dim, config.norm_eps) for _ in range(config.num_layers)
+            )
+            self.norm = RMSNorm(config.dim, config.norm_eps)
+            self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
+        draw_weights(self, seed, lambda generator: truncated_normal_(self.embedding.weight, config.dim**-0.5, generator))
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0) -> Self:

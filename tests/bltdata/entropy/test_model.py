@@ -8,9 +8,10 @@ from transformers.models.blt.configuration_blt import BltPatcherConfig
 from transformers.models.blt.modeling_blt import BltPatcher
 
 import bltdata
-from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig
+from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig, export_patcher, import_patcher
 from bltdata.entropy.config import preset
 from bltdata.errors import CheckpointError, ConfigError
+from bltdata.nn import truncated_normal_
 from bltdata.vocab import encode
 from tests.bltdata.small import architecture, opinionated_model
 
@@ -105,8 +106,20 @@ def test_impossible_architectures(changes, message):
 
 
 def test_a_seed_fixes_the_weights():
+    before = torch.get_rng_state()
     one, same, other = (EntropyModel(architecture(), seed) for seed in (1, 1, 2))
     assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_weights_of_a_seed_are_what_they_were():
+    # In the order in which they were drawn when a model still began with memory.
+    model, generator = EntropyModel(architecture(), seed=3), torch.Generator().manual_seed(3)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            assert torch.equal(layer.weight, truncated_normal_(torch.empty_like(layer.weight), layer.in_features**-0.5, generator))
+    assert torch.equal(model.embedding.weight, truncated_normal_(torch.empty(260, 16), 0.25, generator))
+    assert all(torch.equal(weight, torch.ones(16)) for name, weight in model.state_dict().items() if name.endswith("norm.weight"))
 
 
 def test_initial_weights_make_a_model_that_is_almost_undecided():
@@ -126,6 +139,19 @@ def test_save_and_load(tmp_path):
     assert next(loaded.score([DATA])).tobytes() == next(model.score([DATA])).tobytes()
     assert json.loads((tmp_path / "config.json").read_text())["note"] == "x"
     assert bltdata.EntropyModel.load(str(tmp_path)).fingerprint == model.fingerprint
+
+
+def test_loading_draws_no_weights(tmp_path, monkeypatch):
+    model = opinionated_model()
+    model.save(tmp_path / "model")
+    export_patcher(model, tmp_path / "patcher")
+    for module in ("entropy.model", "nn.initialisation"):
+        monkeypatch.setattr(f"bltdata.{module}.truncated_normal_", lambda *_: pytest.fail("Weights were drawn to be written over."))
+    before = torch.get_rng_state()
+    for loaded in (EntropyModel.load(tmp_path / "model"), import_patcher(tmp_path / "patcher")):
+        assert loaded.fingerprint == model.fingerprint
+        assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_fingerprint_names_every_weight_and_setting():

@@ -52,6 +52,20 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_model_is_built_without_memory(folder):
+    built = []
+
+    def build(config: dict[str, Any]) -> Model:
+        built.append(Model(config))
+        assert all(parameter.is_meta for parameter in built[0].parameters())
+        return built[0]
+
+    before = torch.get_rng_state()
+    loaded, _ = load_model(folder, KIND, build)
+    assert loaded is built[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_equal_weights_are_equal_files(tmp_path):
     model = Model({"size": 3})
     for name in ("a", "b"):
