@@ -91,7 +91,7 @@ class EntropyModel(nn.Module):
         Returns:
             `[B, T, 260]`.
         """
-        return self.forward_chunk(ids_BT, visible_from_BT, None)[0]
+        return self._logits(ids_BT, visible_from_BT, None, None)
 
     def forward_chunk(self, ids_BT: Tensor, visible_from_BT: Tensor, past: Sequence[KeysValues] | None) -> tuple[Tensor, list[KeysValues]]:
         """Logits of a chunk of a stream, given what stands before it.
@@ -104,17 +104,8 @@ class EntropyModel(nn.Module):
         Returns:
             Logits `[B, T, 260]`, and each layer's last `window` keys and values.
         """
-        window = self.config.window
-        num_past = past[0].keys.shape[2] if past else 0
-        mask = banded_mask(visible_from_BT, window, num_past)
-        head_dim = self.config.dim // self.config.num_heads
-        rope = rotary_table(num_past + ids_BT.shape[1], head_dim, self.config.rope_theta, ids_BT.device)
-        x_BTD = self.embedding(ids_BT)
-        carried = []
-        for index, layer in enumerate(self.layers):
-            x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)
-            carried.append(KeysValues(keys_values.keys[:, :, -window:], keys_values.values[:, :, -window:]))
-        return self.head(self.norm(x_BTD)), carried
+        carried: list[KeysValues] = []
+        return self._logits(ids_BT, visible_from_BT, past, carried), carried
 
     def score(self, documents: Iterable[bytes], *, reset_at_newline: bool = False) -> Iterator[np.ndarray]:
         """Entropies of documents, in nats, in their order.
@@ -143,3 +134,20 @@ class EntropyModel(nn.Module):
     ) -> Iterator[PositionScores]:
         """Like `score`, with the negative log-likelihood of what stands at each position."""
         return score_positions(self, documents, precision, reset_at_newline=reset_at_newline)
+
+    def _logits(
+        self, ids_BT: Tensor, visible_from_BT: Tensor, past: Sequence[KeysValues] | None, carried: list[KeysValues] | None
+    ) -> Tensor:
+        """Logits, as `forward_chunk` has them; `carried` gets what a chunk after this one needs."""
+        window = self.config.window
+        num_past = past[0].keys.shape[2] if past else 0
+        mask = banded_mask(visible_from_BT, window, num_past)
+        head_dim = self.config.dim // self.config.num_heads
+        rope = rotary_table(num_past + ids_BT.shape[1], head_dim, self.config.rope_theta, ids_BT.device)
+        x_BTD = self.embedding(ids_BT)
+        for index, layer in enumerate(self.layers):
+            x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)
+            if carried is not None:
+                # Copies: a view would keep the keys and values of the whole chunk.
+                carried.append(KeysValues(*(tensor[:, :, -window:].clone() for tensor in keys_values)))
+        return self.head(self.norm(x_BTD))

@@ -193,6 +193,19 @@ def test_rows_of_a_batch_are_apart():
         torch.testing.assert_close(together[row : row + 1], model(ids[row : row + 1], first[row : row + 1]), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("heads", [1, 2])
+def test_what_is_carried_holds_no_more_than_the_window(heads):
+    model = opinionated_model(num_heads=heads, window=8)
+    ids = torch.from_numpy(encode(DATA, bos=True))[None]
+    past = None
+    with torch.no_grad():
+        for _ in range(2):
+            _, past = model.forward_chunk(ids, torch.zeros_like(ids), past)
+            for tensor in (tensor for keys_values in past for tensor in keys_values):
+                assert tensor.shape == (1, heads, 8, 16 // heads)
+                assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
+
+
 def test_config_is_what_the_docs_say():
     assert {field.name for field in dataclasses.fields(EntropyModelConfig)} == {
         "dim", "num_layers", "num_heads", "ffn_dim", "window", "rope_theta", "norm_eps",
