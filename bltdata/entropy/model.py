@@ -141,9 +141,10 @@ class EntropyModel(nn.Module):
         """Logits, as `forward_chunk` has them; `carried` gets what a chunk after this one needs."""
         window = self.config.window
         num_past = past[0].keys.shape[2] if past else 0
-        mask = banded_mask(visible_from_BT, window, num_past)
-        head_dim = self.config.dim // self.config.num_heads
-        rope = rotary_table(num_past + ids_BT.shape[1], head_dim, self.config.rope_theta, ids_BT.device)
+        num_keys = num_past + ids_BT.shape[1]
+        # A window that is longer than all there is costs no more than one that isn't.
+        mask = banded_mask(visible_from_BT, min(window, num_keys), num_past)
+        rope = rotary_table(num_keys, self.config.dim // self.config.num_heads, self.config.rope_theta, ids_BT.device)
         x_BTD = self.embedding(ids_BT)
         for index, layer in enumerate(self.layers):
             x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)

@@ -118,10 +118,12 @@ class _Stream:
         self._precision = precision
         self._reset_at_newline = reset_at_newline
         self._device = next(model.parameters()).device
-        self._window = config.window
-        empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
-        self._past = [KeysValues(empty, empty)] * config.num_layers
         self._size = chunk_tokens(self._device.type)
+        # What nobody sees stands before the first chunk, as much as before the others where the window fits into a chunk: all of them then
+        # have one shape. A longer window fills up.
+        self._num_past = min(config.window, self._size)
+        empty = torch.zeros(1, config.num_heads, self._num_past, config.dim // config.num_heads, dtype=precision, device=self._device)
+        self._past = [KeysValues(empty, empty)] * config.num_layers
         self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
         self._targets = np.zeros(self._size, dtype=np.int64)
         self._visible_from = np.zeros(self._size, dtype=np.int64)
@@ -133,7 +135,7 @@ class _Stream:
         array = np.frombuffer(data, dtype=np.uint8)
         num_tokens = len(array) + 1
         # Where the document, or its last line, begins, counted from the first past key of the chunk at hand.
-        visible_from = self._window + self._filled
+        visible_from = self._num_past + self._filled
         done = 0
         while done < num_tokens:
             begin = self._filled
@@ -146,13 +148,12 @@ class _Stream:
             self._filled = end
             done += end - begin
             if end == self._size:
-                self._run()
-                visible_from -= self._size
+                visible_from -= self._run()
 
     def _reset(self, begin: int, end: int, visible_from: int) -> int:
         """Let tokens `begin ... end - 1` see nothing before their line's newline; returns where the last line begins."""
         newlines = self._ids[begin:end] == NEWLINE_ID
-        keys = np.arange(begin, end) + self._window
+        keys = np.arange(begin, end) + self._num_past
         visible = self._visible_from[begin:end]
         visible[newlines] = keys[newlines]
         np.maximum.accumulate(visible, out=visible)
@@ -162,10 +163,11 @@ class _Stream:
         """Run what is left, padded to a whole chunk so that its shape is that of all others."""
         if self._filled:
             self._ids[self._filled :] = BOE_ID
-            self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._window
+            self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._num_past
             self._run()
 
-    def _run(self) -> None:
+    def _run(self) -> int:
+        """Run the chunk; returns how many tokens the first past key of the next one stands behind that of this one."""
         ids, targets, visible_from = (torch.from_numpy(array).to(self._device) for array in (self._ids, self._targets, self._visible_from))
         with torch.no_grad(), autocast(self._device, self._precision):
             logits, self._past = self._model.forward_chunk(ids[None], visible_from[None], self._past)
@@ -176,6 +178,9 @@ class _Stream:
             document.missing -= end - begin
         self._filled = 0
         self._segments = []
+        total = self._num_past + self._size
+        self._num_past = min(self._model.config.window, total)
+        return total - self._num_past
 
 
 def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

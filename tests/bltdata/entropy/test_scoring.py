@@ -72,6 +72,24 @@ def test_any_documents_in_any_chunks(documents, chunk, model_seed):
             np.testing.assert_allclose(entropies, in_one_pass(model, data)[0], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("window", [200, 10**9])
+def test_a_window_longer_than_any_document_changes_nothing(monkeypatch, window):
+    # Nor does it cost what it could hold, or the longer of these would need more memory than there is.
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    long, longer = (opinionated_model(window=window) for window in (151, window))
+    together = zip(DOCUMENTS, long.score(DOCUMENTS), longer.score(DOCUMENTS), strict=True)
+    for data, expected, entropies in together:
+        np.testing.assert_allclose(entropies, expected, atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(entropies, in_one_pass(longer, data)[0], atol=TOLERANCE, rtol=0)
+
+
+def test_the_first_chunk_has_the_bits_of_all_others(monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    # Each fills a chunk, and sees nothing of the window before it.
+    first, second, third = MODEL.score([b"fifteen letters"] * 3)
+    assert first.tobytes() == second.tobytes() == third.tobytes()
+
+
 def test_documents_longer_than_the_real_chunk():
     data = np.random.default_rng(1).integers(0, 256, 2 * scoring.CHUNK_TOKENS + 100, dtype=np.uint8).tobytes()
     before = random_documents(3, 30, seed=2)
