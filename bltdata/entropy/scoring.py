@@ -94,7 +94,7 @@ def score_positions(
     Args:
         model: is put into eval mode.
         documents: any bytes; read as the results are taken, about a chunk ahead.
-        precision: type of matrix products; entropies are computed in float32 from the logits either way.
+        precision: type of matrix products, or float32 for the model's own; entropies are computed in float32 from the logits either way.
         reset_at_newline: see `EntropyModel.score`.
     """
     model.eval()
@@ -117,12 +117,15 @@ class _Stream:
         self._model = model
         self._precision = precision
         self._reset_at_newline = reset_at_newline
-        self._device = next(model.parameters()).device
+        weight = model.head.weight
+        self._device = weight.device
         self._size = chunk_tokens(self._device.type)
         # What nobody sees stands before the first chunk, as much as before the others where the window fits into a chunk: all of them then
         # have one shape. A longer window fills up.
         self._num_past = min(config.window, self._size)
-        empty = torch.zeros(1, config.num_heads, self._num_past, config.dim // config.num_heads, dtype=precision, device=self._device)
+        # What comes out of products: autocast changes the model's own type, unless it is off.
+        dtype = weight.dtype if precision == torch.float32 else precision
+        empty = torch.zeros(1, config.num_heads, self._num_past, config.dim // config.num_heads, dtype=dtype, device=self._device)
         self._past = [KeysValues(empty, empty)] * config.num_layers
         self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
         self._targets = np.zeros(self._size, dtype=np.int64)

@@ -34,7 +34,7 @@ def save_model(folder: Path | str, kind: str, config: dict[str, Any], model: nn.
         extra: what else is worth knowing, such as how it was trained.
     """
     folder = Path(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         safetensors.torch.save_file(weights, temporary)
     write_json(folder / CONFIG_FILE, {"kind": kind, "format_version": FORMAT_VERSION, "config": config, **extra})

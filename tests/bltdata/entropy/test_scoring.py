@@ -198,6 +198,17 @@ def test_half_precision_is_near():
     assert sum(b.nll_nats for b in coarse) == pytest.approx(sum(a.nll_nats for a in exact), rel=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_model_in_half_precision_is_scored_in_its_own(monkeypatch, dtype, precision):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    exact = list(MODEL.score(DOCUMENTS))
+    coarse = list(opinionated_model().to(dtype).score_with_nll(DOCUMENTS, precision))
+    errors = np.concatenate([abs(a - b.entropy_nats) for a, b in zip(exact, coarse, strict=True)])
+    assert coarse[0].entropy_nats.dtype == np.float32
+    assert 0 < errors.mean() < 0.02
+
+
 def test_half_precision_moves_few_boundaries_of_real_text(tmp_path):
     documents = [document.data[:4000] for document in itertools.islice(open_corpus("python-docs"), 20)]
     config = training(steps=150, row_tokens=256, batch_rows=4, evaluate_every=150)

@@ -66,6 +66,16 @@ def test_a_model_is_built_without_memory(folder):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_are_float32_whatever_the_model_s_type(tmp_path, dtype):
+    model = Model({"size": 3}).to(dtype)
+    save_model(tmp_path, KIND, {"size": 3}, model, {})
+    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert {name: (tensor.dtype, tensor.tolist()) for name, tensor in stored.items()} == {
+        name: (torch.float32, tensor.float().tolist()) for name, tensor in model.state_dict().items()
+    }
+
+
 def test_equal_weights_are_equal_files(tmp_path):
     model = Model({"size": 3})
     for name in ("a", "b"):
