@@ -119,6 +119,9 @@ class EntropyModel(nn.Module):
         Yields:
             float32 `[n + 1]` for a document of `n` bytes: entry `i` is the uncertainty about byte `i` given BOS and the
             bytes before it, entry `n` the uncertainty about the document's end.
+
+        Raises:
+            CheckpointError: they are no numbers, because the model is damaged.
         """
         return (score.entropy_nats for score in self.score_positions(documents, reset_at_newline=reset_at_newline))
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bltdata.errors import CheckpointError
 from bltdata.nn import KeysValues, autocast
 from bltdata.training.packing import inputs_and_targets
 from bltdata.vocab import BOE_ID, BYTE_OFFSET, MAX_ENTROPY_NATS
@@ -75,7 +76,11 @@ class _Pending:
     nlls: list[np.ndarray] = field(default_factory=list)
 
     def scores(self) -> PositionScores:
-        return PositionScores(np.concatenate(self.entropies), np.concatenate(self.nlls))
+        scores = PositionScores(np.concatenate(self.entropies), np.concatenate(self.nlls))
+        # Here, where all pass. Which document it is about would say nothing: NaN reaches neighbours through the mask, where it is times 0.
+        if not all(np.isfinite(values).all() for values in scores):
+            raise CheckpointError("What the entropy model predicts are no numbers; it is damaged, train it again.")
+        return scores
 
 
 class _Segment(NamedTuple):
@@ -96,6 +101,9 @@ def score_positions(
         documents: any bytes; read as the results are taken, about a chunk ahead.
         precision: type of matrix products, or float32 for the model's own; entropies are computed in float32 from the logits either way.
         reset_at_newline: see `EntropyModel.score`.
+
+    Raises:
+        CheckpointError: the model's predictions are no numbers.
     """
     model.eval()
     stream = _Stream(model, precision, reset_at_newline)

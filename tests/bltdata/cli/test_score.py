@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bltdata.cli import main
@@ -184,6 +185,18 @@ def test_a_folder_in_place_of_the_parquet_file(model_folder: Path, tmp_path: Pat
     (tmp_path / "x.parquet").mkdir()
     result = run(model_folder, "--text", "a", "--out", tmp_path / "x.parquet")
     assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path / 'x.parquet'} is a folder; give a file to write the scores to.\n")
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_a_damaged_model(tmp_path: Path, out: bool) -> None:
+    model = opinionated_model()
+    with torch.no_grad():
+        model.head.weight[7] = math.nan
+    model.save(tmp_path / "model")
+    result = run(tmp_path / "model", "--text", "a", *(["--out", tmp_path / "scores.parquet"] if out else []))
+    sentence = "Error: What the entropy model predicts are no numbers; it is damaged, train it again.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", sentence)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_no_model(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from bltdata.corpus import open_corpus
 from bltdata.entropy import EntropyModel, scoring
 from bltdata.entropy.scoring import bits_per_byte, entropy_and_nll
 from bltdata.entropy.training import train_entropy_model
+from bltdata.errors import CheckpointError
 from bltdata.nn.attention import AttentionMask, banded_mask
 from bltdata.vocab import EOS_ID, MAX_ENTROPY_NATS, VOCAB_SIZE, encode
 from tests.bltdata.small import Documents, architecture, opinionated_model, random_documents, training
@@ -152,6 +153,17 @@ def test_entropies_are_possible(scale):
         assert score.entropy_nats.max() <= np.float32(MAX_ENTROPY_NATS)
         assert math.isfinite(score.nll_nats)
         assert score.nll_nats >= 0
+
+
+@pytest.mark.parametrize("name", ["embedding.weight", "layers.1.ffn.up_proj.weight", "head.weight"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_damaged_model_has_no_scores(name, value):
+    model = opinionated_model()
+    with torch.no_grad():
+        # Of the embeddings that of the byte 3.
+        model.state_dict()[name][7] = value
+    with pytest.raises(CheckpointError, match=r"^What the entropy model predicts are no numbers; it is damaged, train it again\.$"):
+        list(model.score([b"ab\x03"]))
 
 
 def test_a_model_that_knows_nothing():
