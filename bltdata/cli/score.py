@@ -126,10 +126,10 @@ class _Totals:
         self.nll_nats += score.nll_nats
 
     def in_words(self, corpus: "Corpus | None", out: Path | None) -> str:
+        from bltdata.corpus.corpus import left_out_in_words
+
         rate = f", {self.nll_nats / math.log(2) / self.num_bytes:.3f} bits per byte" if self.num_bytes else ""
-        left_out = (
-            "" if corpus is None else "".join(f", {count:,} left out ({reason})" for reason, count in sorted(corpus.left_out.items()))
-        )
+        left_out = "" if corpus is None else left_out_in_words(corpus.left_out)
         noun = "document" if self.num_documents == 1 else "documents"
         place = f" in {out}" if out is not None else ""
         return f"{self.num_documents:,} {noun}, {format_amount(self.num_bytes, 'bytes')}{rate}{place}{left_out}."
