@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -95,8 +96,10 @@ def test_no_such_preset(name, advice):
         ({"num_layers": 0}, "The entropy model's num_layers is 0; it must be at least 1."),
         ({"window": -1}, "The entropy model's window is -1; it must be at least 1."),
         ({"dim": 18, "num_heads": 4}, "The entropy model's dim is 18 with 4 heads; it must be a multiple of 8 (heads of an even size)."),
-        ({"rope_theta": 0.0}, "The entropy model's rope_theta is 0; it must be above 0."),
-        ({"norm_eps": -1e-5}, "The entropy model's norm_eps is -1e-05; it must be above 0."),
+        ({"rope_theta": 0.0}, "The entropy model's rope_theta is 0; it must be a finite number above 0."),
+        ({"rope_theta": math.inf}, "The entropy model's rope_theta is inf; it must be a finite number above 0."),
+        ({"norm_eps": -1e-5}, "The entropy model's norm_eps is -1e-05; it must be a finite number above 0."),
+        ({"norm_eps": math.nan}, "The entropy model's norm_eps is nan; it must be a finite number above 0."),
     ],
 )
 def test_impossible_architectures(changes, message):
@@ -168,6 +171,12 @@ def test_the_fingerprint_names_every_weight_and_setting():
         seen.add(other.fingerprint)
     assert len(seen) == 4 + len(list(model.parameters()))
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in seen)
+
+
+def test_whole_numbers_make_no_other_model(tmp_path):
+    whole, same = (EntropyModel(architecture(rope_theta=theta, norm_eps=eps)) for theta, eps in ((500, 1), (500.0, 1.0)))
+    whole.save(tmp_path)
+    assert whole.fingerprint == same.fingerprint == EntropyModel.load(tmp_path).fingerprint
 
 
 def test_a_model_of_another_architecture(tmp_path):
