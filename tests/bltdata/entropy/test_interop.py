@@ -288,6 +288,7 @@ def test_a_window_in_place_of_the_checkpoint_s(edited: Edit) -> None:
         ({"num_hidden_layers": 3}, " lack layers.2.input_layernorm.weight; copy the checkpoint again, or give one whose"),
         ({"num_hidden_layers": 1}, " have layers.1.input_layernorm.weight, which an entropy model hasn't; copy the checkpoint again"),
         ({"model_type": "llama"}, "config.json, key 'model_type' is 'llama'; give a transformers checkpoint of a BLT"),
+        ({"model_type": ["blt"]}, "config.json, key 'model_type' is ['blt']; give a transformers checkpoint of a BLT"),
         ({"model_type": "blt", "patcher_config": 3}, "config.json, key 'patcher_config' is 3; it must be a table: copy the"),
     ],
 )  # fmt: skip

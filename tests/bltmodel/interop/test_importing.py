@@ -170,6 +170,7 @@ ENCODER = "config.json, encoder_config"
     ("config", "message"),
     [
         ({"model_type": "llama"}, "config.json, key 'model_type' is 'llama'; give a transformers checkpoint of a BLT ('blt')."),
+        ({"model_type": ["blt"]}, "config.json, key 'model_type' is ['blt']; give a transformers checkpoint of a BLT ('blt')."),
         ({"model_type": "blt_patcher"}, "config.json, key 'model_type' is 'blt_patcher'; give a transformers checkpoint of a BLT ('blt')."),
         ({"vocab_size": 256}, "config.json, key 'vocab_size' is 256; a BLT like this has 260 only."),
         ({"cross_attn_k": "2"}, "config.json, key 'cross_attn_k' is '2'; it must be of type int."),
