@@ -88,17 +88,21 @@ def score(
     _check_out(out)
 
     from bltdata.entropy import EntropyModel
-    from bltdata.entropy.scores import scored
+    from bltdata.entropy.scores import check_room, scored
     from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
 
     where = resolve_device(device)
     corpus = corpora.open(None if split in (None, "all") else split) if "corpus" in given else None
     documents = _documents(text, file) if corpus is None else corpus
+    if out is not None:
+        # As they are read: scoring one takes hours for nothing.
+        documents = map(check_room, documents)
     prepare_allocator()
     model = EntropyModel.load(model_folder).to(where)
     how = {
         "entropy_model": {"fingerprint": model.fingerprint, "config": to_mapping(model.config)},
         "precision": precision,
+        "device": where.type,
         "reset_at_newline": reset_at_newline,
         "corpus": corpus.describe() if corpus is not None else None,
     }
