@@ -98,7 +98,8 @@ def score_positions(
 
     Args:
         model: is put into eval mode.
-        documents: any bytes; read as the results are taken, about a chunk ahead.
+        documents: any bytes; read as the results are taken, about a chunk ahead. Where reading fails, those before have their scores
+            first.
         precision: type of matrix products, or float32 for the model's own; entropies are computed in float32 from the logits either way.
         reset_at_newline: see `EntropyModel.score`.
 
@@ -108,13 +109,24 @@ def score_positions(
     model.eval()
     stream = _Stream(model, precision, reset_at_newline)
     pending: deque[_Pending] = deque()
-    for data in documents:
+    iterator = iter(documents)
+    failure: Exception | None = None
+    while True:
+        try:
+            data = next(iterator)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
         pending.append(_Pending(missing=len(data) + 1))
         stream.feed(data, pending[-1])
         while pending and pending[0].missing == 0:
             yield pending.popleft().scores()
     stream.flush()
     yield from (document.scores() for document in pending)
+    if failure is not None:
+        raise failure
 
 
 class _Stream:

@@ -138,6 +138,24 @@ def test_documents_are_read_about_a_chunk_ahead(monkeypatch):
         assert len(read) - given_back < 4
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("here"), KeyboardInterrupt()])
+@pytest.mark.parametrize("count", [0, 3, len(DOCUMENTS)])
+def test_documents_before_one_that_cannot_be_read_have_their_scores(error, count):
+    def failing() -> Iterator[bytes]:
+        yield from DOCUMENTS[:count]
+        raise error
+
+    found = []
+    with pytest.raises(type(error)) as caught:
+        found.extend(MODEL.score(failing()))
+    assert caught.value is error
+    # Who interrupts waits for nothing.
+    expected = [] if isinstance(error, KeyboardInterrupt) else [*MODEL.score(DOCUMENTS[:count])]
+    assert [entropies.tobytes() for entropies in found] == [entropies.tobytes() for entropies in expected]
+    # The place where it failed is still seen.
+    assert "failing" in [entry.name for entry in caught.traceback]
+
+
 def test_nothing_to_score():
     assert list(MODEL.score([])) == []
 
