@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bltdata.corpus import open_corpus
 from bltdata.entropy import EntropyModel, scoring
@@ -216,6 +217,30 @@ def test_entropies_of_any_logits(logits):
     entropy, nll = entropy_and_nll(torch.tensor([logits], dtype=torch.float64), torch.tensor([0]))
     assert float(entropy) == pytest.approx(expected, abs=1e-4)
     assert float(nll) == pytest.approx(-(shifted[0] - np.log(np.exp(shifted).sum())), abs=1e-3, rel=1e-5)
+
+
+class Allocations(TorchDispatchMode):
+    """The bytes of all memory that operations ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {tensor.data_ptr() for tensor in args if isinstance(tensor, Tensor)}
+        if isinstance(out, Tensor) and out.data_ptr() not in given:
+            self.sizes.append(out.untyped_storage().nbytes())
+        return out
+
+
+def test_entropies_take_the_memory_of_the_logits_twice():
+    logits, targets = torch.randn(50, 260), torch.zeros(50, dtype=torch.int64)
+    expected = -(logits.log_softmax(-1).exp() * logits.log_softmax(-1)).sum(-1)
+    with Allocations() as allocations:
+        entropy, _ = entropy_and_nll(logits, targets)
+    assert [size for size in allocations.sizes if size >= logits.nbytes] == [logits.nbytes] * 2
+    assert torch.equal(entropy, expected)
 
 
 def test_half_precision_is_near():
