@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bltdata.errors import CheckpointError
-from bltdata.nn import KeysValues, autocast
+from bltdata.nn import KeysValues, autocast, moved
 from bltdata.training.packing import inputs_and_targets
 from bltdata.vocab import BOE_ID, BYTE_OFFSET, MAX_ENTROPY_NATS
 
@@ -91,6 +91,20 @@ class _Segment(NamedTuple):
     end: int
 
 
+class _Launched(NamedTuple):
+    """A chunk that its device has been told to compute.
+
+    Attributes:
+        values: float32 `[2, T]`, entropies and negative log-likelihoods, on the CPU or on their way there.
+        arrival: what to wait for before they are read; None where they are there.
+        segments: whose they are.
+    """
+
+    values: Tensor
+    arrival: torch.Event | None
+    segments: list[_Segment]
+
+
 def score_positions(
     model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
 ) -> Iterator[PositionScores]:
@@ -98,8 +112,8 @@ def score_positions(
 
     Args:
         model: is put into eval mode.
-        documents: any bytes; read as the results are taken, about a chunk ahead. Where reading fails, those before have their scores
-            first.
+        documents: any bytes; read as the results are taken, about a chunk ahead, on a GPU two. Where reading fails, those before have
+            their scores first.
         precision: type of matrix products, or float32 for the model's own; entropies are computed in float32 from the logits either way.
         reset_at_newline: see `EntropyModel.score`.
 
@@ -147,11 +161,11 @@ class _Stream:
         dtype = weight.dtype if precision == torch.float32 else precision
         empty = torch.zeros(1, config.num_heads, self._num_past, config.dim // config.num_heads, dtype=dtype, device=self._device)
         self._past = [KeysValues(empty, empty)] * config.num_layers
-        self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
-        self._targets = np.zeros(self._size, dtype=np.int64)
-        self._visible_from = np.zeros(self._size, dtype=np.int64)
+        self._tokens = np.zeros((3, self._size), dtype=np.int64)
+        self._ids, self._targets, self._visible_from = self._tokens
         self._filled = 0
         self._segments: list[_Segment] = []
+        self._launched: deque[_Launched] = deque()
 
     def feed(self, data: bytes, document: _Pending) -> None:
         """Append BOS and `data` to the stream, and run every chunk that this fills."""
@@ -188,22 +202,47 @@ class _Stream:
             self._ids[self._filled :] = BOE_ID
             self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._num_past
             self._run()
+        while self._launched:
+            self._collect()
 
     def _run(self) -> int:
         """Run the chunk; returns how many tokens the first past key of the next one stands behind that of this one."""
-        ids, targets, visible_from = (torch.from_numpy(array).to(self._device) for array in (self._ids, self._targets, self._visible_from))
+        # A copy, since the next chunk may be filled before a GPU has this one.
+        (tokens,) = moved([torch.from_numpy(self._tokens.copy())], self._device)
+        ids, targets, visible_from = tokens
         with torch.no_grad(), autocast(self._device, self._precision):
             logits, self._past = self._model.forward_chunk(ids[None], visible_from[None], self._past)
-        entropy, nll = (values.cpu().numpy() for values in entropy_and_nll(logits[0], targets))
-        for document, begin, end in self._segments:
-            document.entropies.append(entropy[begin:end])
-            document.nlls.append(nll[begin:end])
-            document.missing -= end - begin
+        values, arrival = _sent(torch.stack(entropy_and_nll(logits[0], targets)))
+        self._launched.append(_Launched(values, arrival, self._segments))
+        # Who waits for a GPU has told it what comes next: it then computes while documents are read, and scores handed out.
+        if arrival is None or len(self._launched) > 1:
+            self._collect()
         self._filled = 0
         self._segments = []
         total = self._num_past + self._size
         self._num_past = min(self._model.config.window, total)
         return total - self._num_past
+
+    def _collect(self) -> None:
+        """Give documents what the earliest chunk that was launched says of them."""
+        launched = self._launched.popleft()
+        entropy, nll = launched.values.numpy()
+        if launched.arrival is not None:
+            launched.arrival.synchronize()
+            # What a GPU sends lies in memory that can't be paged out, and scores may be kept for long.
+            entropy, nll = entropy.copy(), nll.copy()
+        for document, begin, end in launched.segments:
+            document.entropies.append(entropy[begin:end])
+            document.nlls.append(nll[begin:end])
+            document.missing -= end - begin
+
+
+def _sent(values: Tensor) -> tuple[Tensor, torch.Event | None]:
+    """Values on the CPU, or on their way there, and in that case what to wait for."""
+    if values.device.type == "cpu":
+        return values, None
+    # The copy is queued here, and not when they are wanted: it would then come after the next chunk.
+    return values.to("cpu", non_blocking=True), torch.accelerator.current_stream(values.device).record_event()
 
 
 def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import math
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -155,6 +156,65 @@ def test_documents_before_one_that_cannot_be_read_have_their_scores(error, count
     assert [entropies.tobytes() for entropies in found] == [entropies.tobytes() for entropies in expected]
     # The place where it failed is still seen.
     assert "failing" in [entry.name for entry in caught.traceback]
+
+
+class Sending:
+    """Stands in for a GPU that sends its values: until somebody waits for them there is nothing but NaN to read."""
+
+    def __init__(self) -> None:
+        self.num_sent = self.num_awaited = 0
+        self.ahead: list[int] = []
+
+    def __call__(self, values: Tensor) -> tuple[Tensor, SimpleNamespace]:
+        number, arriving = self.num_sent, torch.full_like(values, math.nan)
+        self.num_sent += 1
+
+        def synchronize() -> None:
+            assert number == self.num_awaited
+            self.num_awaited += 1
+            self.ahead.append(self.num_sent - number)
+            arriving.copy_(values)
+
+        return arriving, SimpleNamespace(synchronize=synchronize)
+
+
+@pytest.mark.parametrize("documents", [DOCUMENTS, DOCUMENTS[:3], [b"fifteen letters"], [b"fifteen letters"] * 2, [b"x" * 200], []])
+def test_what_a_gpu_sends_is_awaited_when_it_has_the_next_chunk(monkeypatch, documents):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    expected = list(MODEL.score_positions(documents, reset_at_newline=True))
+    gpu = Sending()
+    monkeypatch.setattr(scoring, "_sent", gpu)
+    found = list(MODEL.score_positions(documents, reset_at_newline=True))
+    assert [[values.tobytes() for values in scores] for scores in found] == [[values.tobytes() for values in scores] for scores in expected]
+    # The last one is followed by none.
+    assert gpu.ahead == [2] * (gpu.num_sent - 1) + [1] * min(gpu.num_sent, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_a_gpu_has_the_scores_of_a_cpu(monkeypatch, chunk):
+    expected = list(MODEL.score(DOCUMENTS))
+    monkeypatch.setattr(scoring, "GPU_CHUNK_TOKENS", chunk)
+    for entropies, on_cpu in zip(opinionated_model().to("cuda").score(DOCUMENTS), expected, strict=True):
+        np.testing.assert_allclose(entropies, on_cpu, atol=1e-4, rtol=0)
+
+
+def test_on_a_gpu_documents_are_read_two_chunks_ahead(monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    monkeypatch.setattr(scoring, "_sent", Sending())
+    num_read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield b"abc"
+
+    scores = MODEL.score(endless())
+    for given_back in range(1, 20):
+        next(scores)
+        # A chunk holds four documents.
+        assert num_read - given_back < 8
 
 
 def test_nothing_to_score():
