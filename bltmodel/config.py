@@ -1,6 +1,7 @@
 """The settings of a Byte Latent Transformer, and the sizes that have names."""
 
 import itertools
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,8 +86,11 @@ class BLTConfig:
             if isinstance(value, int) and value < 1:
                 raise ConfigError(f"The BLT's {name} is {value}; it must be at least 1.")
         for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"The BLT's {name} is {getattr(self, name)}; it must be above 0.")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"The BLT's {name} is {value}; it must be a finite number above 0.")
+            # A whole number comes back from a file as a float, and would have another fingerprint.
+            object.__setattr__(self, name, float(value))
         for name, choices in (("pooling", Pooling), ("encoder_cross_attention", CrossAttendedLayers)):
             if getattr(self, name) not in typing.get_args(choices):
                 known = ", ".join(typing.get_args(choices))

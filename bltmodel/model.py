@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bltdata.config import from_mapping, to_mapping
 from bltdata.entropy import EntropyModel
-from bltdata.nn import RMSNorm, banded_mask, dense_mask, initialise_linear, rotary_table
+from bltdata.nn import banded_mask, dense_mask, draw_weights, rotary_table, without_weights
 from bltdata.patching import PatchRule
 from bltdata.shards.precision import Precision as EntropyPrecision
 from bltdata.training.checkpoint import load_model, save_model
@@ -47,18 +47,13 @@ class BLT(nn.Module):
     def __init__(self, config: BLTConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        device = torch.get_default_device()
-        # Built without memory first: torch's own initial weights would be drawn from the global state, and thrown away.
-        with torch.device("meta"):
+        with without_weights():
             self.embedding = ByteEmbedding(config)
             self.encoder = LocalEncoder(config)
             self.latent = LatentTransformer(config)
             self.decoder = LocalDecoder(config)
             self.head = nn.Linear(config.local_dim, VOCAB_SIZE, bias=False)
-        if device.type != "meta":
-            self.to_empty(device="cpu")
-            self._initialise(torch.Generator().manual_seed(seed))
-            self.to(device)
+        draw_weights(self, seed, self.embedding.initialise)
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0) -> Self:
@@ -188,10 +183,3 @@ class BLT(nn.Module):
             CheckpointError: what the model predicts are no numbers.
         """
         return in_characters(bytes([new.byte]) for new in new_bytes(self.eval(), [prompt], settings))
-
-    def _initialise(self, generator: torch.Generator) -> None:
-        initialise_linear(self, generator)
-        self.embedding.initialise(generator)
-        for module in self.modules():
-            if isinstance(module, RMSNorm):
-                nn.init.ones_(module.weight)

@@ -96,6 +96,7 @@ def build_shards(
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
 
     from bltdata.build import BuildConfig, BuildReporter, Share, build_share, plan_shards
+    from bltdata.corpus.corpus import left_out_in_words
     from bltdata.nn import resolve_device
     from bltdata.shards import Manifest
 
@@ -150,8 +151,7 @@ def build_shards(
             {"folder": str(out), "fingerprint": manifest.fingerprint, "mean_patch_length": totals.mean_patch_length, **to_mapping(totals)}
         )
     else:
-        left_out = "".join(f", {count:,} left out ({reason})" for reason, count in totals.left_out.items())
         say(
             f"{totals.num_documents:,} documents, {format_amount(totals.num_bytes, 'bytes')}, {totals.num_patches:,} patches of "
-            f"{totals.mean_patch_length:.3f} bytes on average in {totals.num_shards} shards in {out}{left_out}."
+            f"{totals.mean_patch_length:.3f} bytes on average in {totals.num_shards} shards in {out}{left_out_in_words(totals.left_out)}."
         )

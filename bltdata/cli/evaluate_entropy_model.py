@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
-from bltdata.cli.progress import progress
+from bltdata.cli.progress import format_amount, progress, say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
 from bltdata.corpus.config import CorpusConfig
@@ -67,6 +67,7 @@ def evaluate_entropy_model(
     if plot is not None and plot.is_dir():
         raise ConfigError(f"{plot} is a folder; give a file to draw the plot to.")
 
+    from bltdata.corpus.corpus import left_out_in_words
     from bltdata.corpus.sample import expected_bytes
     from bltdata.entropy import EntropyModel
     from bltdata.entropy.evaluation import evaluate_entropy_model as evaluate
@@ -97,6 +98,8 @@ def evaluate_entropy_model(
         return
     print_tables(_sources(report), _bins(report["overall"]["reliability"]))
     click.echo(_in_words(report["overall"]["reliability"]))
+    overall = found.overall
+    say(f"{overall.num_documents:,} documents, {format_amount(overall.num_bytes, 'bytes')}{left_out_in_words(found.left_out)}.")
 
 
 def _sources(report: dict[str, Any]) -> "Table":

@@ -22,7 +22,8 @@ def import_entropy_model(checkpoint: Path, window: int | None, out: Path, as_jso
     """Take the entropy model out of a transformers checkpoint of a BLT or of its patcher.
 
     CHECKPOINT is a folder that save_pretrained of a BltForCausalLM, BltModel or BltPatcher wrote. OUT then serves as an entropy model
-    everywhere, and its entropies are those that transformers computes in float32.
+    everywhere, and its entropies are those that transformers computes in float32, to about 1e-5 nats in the first 300 bytes of a text and
+    3e-4 near 6000, since transformers' angles lose digits.
     """
     from bltdata.atomic import atomic_folder
     from bltdata.entropy import import_patcher

@@ -88,17 +88,21 @@ def score(
     _check_out(out)
 
     from bltdata.entropy import EntropyModel
-    from bltdata.entropy.scores import scored
+    from bltdata.entropy.scores import check_room, scored
     from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
 
     where = resolve_device(device)
     corpus = corpora.open(None if split in (None, "all") else split) if "corpus" in given else None
     documents = _documents(text, file) if corpus is None else corpus
+    if out is not None:
+        # As they are read: scoring one takes hours for nothing.
+        documents = map(check_room, documents)
     prepare_allocator()
     model = EntropyModel.load(model_folder).to(where)
     how = {
         "entropy_model": {"fingerprint": model.fingerprint, "config": to_mapping(model.config)},
         "precision": precision,
+        "device": where.type,
         "reset_at_newline": reset_at_newline,
         "corpus": corpus.describe() if corpus is not None else None,
     }
@@ -126,10 +130,10 @@ class _Totals:
         self.nll_nats += score.nll_nats
 
     def in_words(self, corpus: "Corpus | None", out: Path | None) -> str:
+        from bltdata.corpus.corpus import left_out_in_words
+
         rate = f", {self.nll_nats / math.log(2) / self.num_bytes:.3f} bits per byte" if self.num_bytes else ""
-        left_out = (
-            "" if corpus is None else "".join(f", {count:,} left out ({reason})" for reason, count in sorted(corpus.left_out.items()))
-        )
+        left_out = "" if corpus is None else left_out_in_words(corpus.left_out)
         noun = "document" if self.num_documents == 1 else "documents"
         place = f" in {out}" if out is not None else ""
         return f"{self.num_documents:,} {noun}, {format_amount(self.num_bytes, 'bytes')}{rate}{place}{left_out}."

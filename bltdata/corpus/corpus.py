@@ -27,6 +27,15 @@ TOO_LONG = "too long"
 Specs = str | CorpusSpec | Sequence[str | CorpusSpec]
 
 
+def left_out_in_words(left_out: Mapping[str, int]) -> str:
+    """How a sentence that counts documents ends: what else there is, by reason.
+
+    >>> left_out_in_words({"too short": 1200, "other split": 3}), left_out_in_words({})
+    (', 3 left out (other split), 1,200 left out (too short)', '')
+    """
+    return "".join(f", {count:,} left out ({reason})" for reason, count in sorted(left_out.items()))
+
+
 def open_corpus(
     spec: Specs | Mapping[str, Specs] = "python-docs",
     split: str | None = None,

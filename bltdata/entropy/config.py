@@ -1,5 +1,6 @@
 """The settings of an entropy model, and the sizes that have names."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,11 @@ class EntropyModelConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"The entropy model's {name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("rope_theta", "norm_eps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"The entropy model's {name} is {getattr(self, name):g}; it must be above 0.")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"The entropy model's {name} is {value:g}; it must be a finite number above 0.")
+            # A whole number comes back from a file as a float, and would have another fingerprint.
+            object.__setattr__(self, name, float(value))
         if self.dim % (2 * self.num_heads):
             raise ConfigError(
                 f"The entropy model's dim is {self.dim} with {self.num_heads} heads; it must be a multiple of {2 * self.num_heads} "

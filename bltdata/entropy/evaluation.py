@@ -16,7 +16,6 @@ from bltdata.corpus.sample import sample_documents
 from bltdata.entropy.model import EntropyModel
 from bltdata.entropy.reliability import Reliability
 from bltdata.entropy.scoring import bits_per_byte
-from bltdata.errors import CheckpointError
 
 NUM_REPLICATES = 1000
 INTERVAL = (2.5, 97.5)
@@ -180,8 +179,6 @@ def _documents(corpus: Corpus, sample_bytes: int | None, left_out: Counter[str])
 
 def _add(found: SourceEvaluation, document: Document, entropy_nats: np.ndarray, nll_nats: np.ndarray) -> None:
     total = float(nll_nats.sum(dtype=np.float64))
-    if not (math.isfinite(total) and np.isfinite(entropy_nats).all()):
-        raise CheckpointError(f"What the model predicts of the document {document.doc_id!r} are no numbers; it is damaged, train it again.")
     found.reliability.add(entropy_nats, nll_nats)
     found.replicates.add(total, len(document.data))
     found.num_documents += 1

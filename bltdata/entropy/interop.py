@@ -20,6 +20,7 @@ from bltdata.entropy.patcher_files import PATCHER_KIND, PatcherFiles
 from bltdata.entropy.transformers_blocks import BlockSettings, block_config, layer_names, read_settings, refuse_other, rope_theta
 from bltdata.entropy.transformers_files import write_checkpoint
 from bltdata.errors import CheckpointError, ConfigError
+from bltdata.nn import take_weights, without_weights
 from bltdata.vocab import VOCAB_SIZE
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ def import_patcher(folder: Path | str, *, window: int | None = None) -> "Entropy
     settings = read_settings(_Settings, files.settings, where)
     config = _own_config(settings, where, window)
     weights = _with_all_heads(files.tensors.read(_stored_shapes(settings)), settings)
-    model = EntropyModel(config)
-    model.load_state_dict({ours: weights[theirs] for theirs, ours in _names(config.num_layers).items()})
+    with without_weights():
+        model = EntropyModel(config)
+    take_weights(model, {ours: weights[theirs] for theirs, ours in _names(config.num_layers).items()})
     return model.eval()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bltdata.config import from_mapping, to_mapping
 from bltdata.entropy.config import EntropyModelConfig, preset
 from bltdata.entropy.scoring import PositionScores, Score, score_positions
-from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, initialise_linear, rotary_table, truncated_normal_
+from bltdata.nn import KeysValues, RMSNorm, TransformerBlock, banded_mask, draw_weights, rotary_table, truncated_normal_, without_weights
 from bltdata.training.checkpoint import load_model, save_model
 from bltdata.vocab import VOCAB_SIZE
 
@@ -28,21 +28,20 @@ class EntropyModel(nn.Module):
 
     Args:
         config: the architecture.
-        seed: fixes the initial weights.
+        seed: fixes the initial weights; the global random state is neither read nor changed.
     """
 
     def __init__(self, config: EntropyModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(VOCAB_SIZE, config.dim)
-        self.layers = nn.ModuleList(
-            TransformerBlock(config.dim, config.num_heads, config.ffn_dim, config.norm_eps) for _ in range(config.num_layers)
-        )
-        self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
-        generator = torch.Generator().manual_seed(seed)
-        initialise_linear(self, generator)
-        truncated_normal_(self.embedding.weight, config.dim**-0.5, generator)
+        with without_weights():
+            self.embedding = nn.Embedding(VOCAB_SIZE, config.dim)
+            self.layers = nn.ModuleList(
+                TransformerBlock(config.dim, config.num_heads, config.ffn_dim, config.norm_eps) for _ in range(config.num_layers)
+            )
+            self.norm = RMSNorm(config.dim, config.norm_eps)
+            self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
+        draw_weights(self, seed, lambda generator: truncated_normal_(self.embedding.weight, config.dim**-0.5, generator))
 
     @classmethod
     def from_preset(cls, name: str, seed: int = 0) -> Self:
@@ -92,7 +91,7 @@ class EntropyModel(nn.Module):
         Returns:
             `[B, T, 260]`.
         """
-        return self.forward_chunk(ids_BT, visible_from_BT, None)[0]
+        return self._logits(ids_BT, visible_from_BT, None, None)
 
     def forward_chunk(self, ids_BT: Tensor, visible_from_BT: Tensor, past: Sequence[KeysValues] | None) -> tuple[Tensor, list[KeysValues]]:
         """Logits of a chunk of a stream, given what stands before it.
@@ -105,17 +104,8 @@ class EntropyModel(nn.Module):
         Returns:
             Logits `[B, T, 260]`, and each layer's last `window` keys and values.
         """
-        window = self.config.window
-        num_past = past[0].keys.shape[2] if past else 0
-        mask = banded_mask(visible_from_BT, window, num_past)
-        head_dim = self.config.dim // self.config.num_heads
-        rope = rotary_table(num_past + ids_BT.shape[1], head_dim, self.config.rope_theta, ids_BT.device)
-        x_BTD = self.embedding(ids_BT)
-        carried = []
-        for index, layer in enumerate(self.layers):
-            x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)
-            carried.append(KeysValues(keys_values.keys[:, :, -window:], keys_values.values[:, :, -window:]))
-        return self.head(self.norm(x_BTD)), carried
+        carried: list[KeysValues] = []
+        return self._logits(ids_BT, visible_from_BT, past, carried), carried
 
     def score(self, documents: Iterable[bytes], *, reset_at_newline: bool = False) -> Iterator[np.ndarray]:
         """Entropies of documents, in nats, in their order.
@@ -129,6 +119,9 @@ class EntropyModel(nn.Module):
         Yields:
             float32 `[n + 1]` for a document of `n` bytes: entry `i` is the uncertainty about byte `i` given BOS and the
             bytes before it, entry `n` the uncertainty about the document's end.
+
+        Raises:
+            CheckpointError: they are no numbers, because the model is damaged.
         """
         return (score.entropy_nats for score in self.score_positions(documents, reset_at_newline=reset_at_newline))
 
@@ -144,3 +137,21 @@ class EntropyModel(nn.Module):
     ) -> Iterator[PositionScores]:
         """Like `score`, with the negative log-likelihood of what stands at each position."""
         return score_positions(self, documents, precision, reset_at_newline=reset_at_newline)
+
+    def _logits(
+        self, ids_BT: Tensor, visible_from_BT: Tensor, past: Sequence[KeysValues] | None, carried: list[KeysValues] | None
+    ) -> Tensor:
+        """Logits, as `forward_chunk` has them; `carried` gets what a chunk after this one needs."""
+        window = self.config.window
+        num_past = past[0].keys.shape[2] if past else 0
+        num_keys = num_past + ids_BT.shape[1]
+        # A window that is longer than all there is costs no more than one that isn't.
+        mask = banded_mask(visible_from_BT, min(window, num_keys), num_past)
+        rope = rotary_table(num_keys, self.config.dim // self.config.num_heads, self.config.rope_theta, ids_BT.device)
+        x_BTD = self.embedding(ids_BT)
+        for index, layer in enumerate(self.layers):
+            x_BTD, keys_values = layer(x_BTD, rope, mask, past[index] if past else None)
+            if carried is not None:
+                # Copies: a view would keep the keys and values of the whole chunk.
+                carried.append(KeysValues(*(tensor[:, :, -window:].clone() for tensor in keys_values)))
+        return self.head(self.norm(x_BTD))

@@ -39,7 +39,7 @@ class PatcherFiles:
         path = folder / CONFIG_FILE
         config = read_config(folder)
         kind = config.get("model_type")
-        if kind not in PREFIXES:
+        if not isinstance(kind, str) or kind not in PREFIXES:
             raise CheckpointError(
                 f"{path}, key 'model_type' is {kind!r}; give a transformers checkpoint of a BLT ({BLT_KIND!r}) or of its patcher alone "
                 f"({PATCHER_KIND!r})."

@@ -5,6 +5,7 @@ from typing import Any
 
 from bltdata.config import from_mapping, to_mapping
 from bltdata.corpus import Corpus, Spool, write_spool
+from bltdata.corpus.corpus import left_out_in_words
 from bltdata.entropy.config import EntropyModelConfig, preset
 from bltdata.entropy.training import run_identity, train_entropy_model
 from bltdata.errors import CorpusError
@@ -90,5 +91,4 @@ def _spool(corpus: Corpus, folder: Path, reporter: Reporter) -> None:
         # There is none yet, or a run was killed while it was written.
         pass
     spool = write_spool(corpus, folder, fingerprint=corpus.fingerprint)
-    left_out = "".join(f", {count:,} left out ({reason})" for reason, count in sorted(corpus.left_out.items()))
-    reporter.said(f"{spool.num_documents:,} documents, {spool.num_bytes:,} bytes in {folder}{left_out}.")
+    reporter.said(f"{spool.num_documents:,} documents, {spool.num_bytes:,} bytes in {folder}{left_out_in_words(corpus.left_out)}.")

@@ -82,6 +82,21 @@ def describe_score(document: Document, score: Score) -> dict[str, Any]:
     }
 
 
+def check_room(document: Document) -> Document:
+    """Refuse a document that is too long for a row; for those who needn't score it first.
+
+    Raises:
+        ShardError: it is.
+    """
+    num_bytes = len(document.data)
+    if num_bytes > MAX_SCORED_BYTES:
+        raise ShardError(
+            f"Document {document.doc_id!r} has {num_bytes} bytes; a row can hold {MAX_SCORED_BYTES}, so leave it out with max_bytes or cut "
+            "it."
+        )
+    return document
+
+
 @contextlib.contextmanager
 def score_file(path: Path, metadata: Mapping[str, Any], *, row_group_bytes: int = schema.ROW_GROUP_BYTES) -> Iterator["ScoreFile"]:
     """A Parquet file of scores, which appears when the block ends well, and not at all when it doesn't.
@@ -124,12 +139,7 @@ class ScoreFile:
         Raises:
             ShardError: it is too long for a row, or its name isn't valid Unicode.
         """
-        num_bytes = len(document.data)
-        if num_bytes > MAX_SCORED_BYTES:
-            raise ShardError(
-                f"Document {document.doc_id!r} has {num_bytes} bytes; a row can hold {MAX_SCORED_BYTES}, so leave it out with max_bytes or "
-                "cut it."
-            )
+        num_bytes = len(check_room(document).data)
         if self._buffered + num_bytes >= self._row_group_bytes or len(self._rows) == schema.ROW_GROUP_ROWS:
             self.flush()
         self._rows.append(describe_score(document, score))

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bltdata.nn import KeysValues, autocast
+from bltdata.errors import CheckpointError
+from bltdata.nn import KeysValues, autocast, moved
 from bltdata.training.packing import inputs_and_targets
 from bltdata.vocab import BOE_ID, BYTE_OFFSET, MAX_ENTROPY_NATS
 
@@ -75,7 +76,11 @@ class _Pending:
     nlls: list[np.ndarray] = field(default_factory=list)
 
     def scores(self) -> PositionScores:
-        return PositionScores(np.concatenate(self.entropies), np.concatenate(self.nlls))
+        scores = PositionScores(np.concatenate(self.entropies), np.concatenate(self.nlls))
+        # Here, where all pass. Which document it is about would say nothing: NaN reaches neighbours through the mask, where it is times 0.
+        if not all(np.isfinite(values).all() for values in scores):
+            raise CheckpointError("What the entropy model predicts are no numbers; it is damaged, train it again.")
+        return scores
 
 
 class _Segment(NamedTuple):
@@ -86,6 +91,20 @@ class _Segment(NamedTuple):
     end: int
 
 
+class _Launched(NamedTuple):
+    """A chunk that its device has been told to compute.
+
+    Attributes:
+        values: float32 `[2, T]`, entropies and negative log-likelihoods, on the CPU or on their way there.
+        arrival: what to wait for before they are read; None where they are there.
+        segments: whose they are.
+    """
+
+    values: Tensor
+    arrival: torch.Event | None
+    segments: list[_Segment]
+
+
 def score_positions(
     model: EntropyModel, documents: Iterable[bytes], precision: torch.dtype = torch.float32, *, reset_at_newline: bool = False
 ) -> Iterator[PositionScores]:
@@ -93,20 +112,35 @@ def score_positions(
 
     Args:
         model: is put into eval mode.
-        documents: any bytes; read as the results are taken, about a chunk ahead.
-        precision: type of matrix products; entropies are computed in float32 from the logits either way.
+        documents: any bytes; read as the results are taken, about a chunk ahead, on a GPU two. Where reading fails, those before have
+            their scores first.
+        precision: type of matrix products, or float32 for the model's own; entropies are computed in float32 from the logits either way.
         reset_at_newline: see `EntropyModel.score`.
+
+    Raises:
+        CheckpointError: the model's predictions are no numbers.
     """
     model.eval()
     stream = _Stream(model, precision, reset_at_newline)
     pending: deque[_Pending] = deque()
-    for data in documents:
+    iterator = iter(documents)
+    failure: Exception | None = None
+    while True:
+        try:
+            data = next(iterator)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
         pending.append(_Pending(missing=len(data) + 1))
         stream.feed(data, pending[-1])
         while pending and pending[0].missing == 0:
             yield pending.popleft().scores()
     stream.flush()
     yield from (document.scores() for document in pending)
+    if failure is not None:
+        raise failure
 
 
 class _Stream:
@@ -117,23 +151,28 @@ class _Stream:
         self._model = model
         self._precision = precision
         self._reset_at_newline = reset_at_newline
-        self._device = next(model.parameters()).device
-        self._window = config.window
-        empty = torch.zeros(1, config.num_heads, config.window, config.dim // config.num_heads, dtype=precision, device=self._device)
-        self._past = [KeysValues(empty, empty)] * config.num_layers
+        weight = model.head.weight
+        self._device = weight.device
         self._size = chunk_tokens(self._device.type)
-        self._ids = np.full(self._size, BOE_ID, dtype=np.int64)
-        self._targets = np.zeros(self._size, dtype=np.int64)
-        self._visible_from = np.zeros(self._size, dtype=np.int64)
+        # What nobody sees stands before the first chunk, as much as before the others where the window fits into a chunk: all of them then
+        # have one shape. A longer window fills up.
+        self._num_past = min(config.window, self._size)
+        # What comes out of products: autocast changes the model's own type, unless it is off.
+        dtype = weight.dtype if precision == torch.float32 else precision
+        empty = torch.zeros(1, config.num_heads, self._num_past, config.dim // config.num_heads, dtype=dtype, device=self._device)
+        self._past = [KeysValues(empty, empty)] * config.num_layers
+        self._tokens = np.zeros((3, self._size), dtype=np.int64)
+        self._ids, self._targets, self._visible_from = self._tokens
         self._filled = 0
         self._segments: list[_Segment] = []
+        self._launched: deque[_Launched] = deque()
 
     def feed(self, data: bytes, document: _Pending) -> None:
         """Append BOS and `data` to the stream, and run every chunk that this fills."""
         array = np.frombuffer(data, dtype=np.uint8)
         num_tokens = len(array) + 1
         # Where the document, or its last line, begins, counted from the first past key of the chunk at hand.
-        visible_from = self._window + self._filled
+        visible_from = self._num_past + self._filled
         done = 0
         while done < num_tokens:
             begin = self._filled
@@ -146,13 +185,12 @@ class _Stream:
             self._filled = end
             done += end - begin
             if end == self._size:
-                self._run()
-                visible_from -= self._size
+                visible_from -= self._run()
 
     def _reset(self, begin: int, end: int, visible_from: int) -> int:
         """Let tokens `begin ... end - 1` see nothing before their line's newline; returns where the last line begins."""
         newlines = self._ids[begin:end] == NEWLINE_ID
-        keys = np.arange(begin, end) + self._window
+        keys = np.arange(begin, end) + self._num_past
         visible = self._visible_from[begin:end]
         visible[newlines] = keys[newlines]
         np.maximum.accumulate(visible, out=visible)
@@ -162,20 +200,49 @@ class _Stream:
         """Run what is left, padded to a whole chunk so that its shape is that of all others."""
         if self._filled:
             self._ids[self._filled :] = BOE_ID
-            self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._window
+            self._visible_from[self._filled :] = np.arange(self._filled, self._size) + self._num_past
             self._run()
+        while self._launched:
+            self._collect()
 
-    def _run(self) -> None:
-        ids, targets, visible_from = (torch.from_numpy(array).to(self._device) for array in (self._ids, self._targets, self._visible_from))
+    def _run(self) -> int:
+        """Run the chunk; returns how many tokens the first past key of the next one stands behind that of this one."""
+        # A copy, since the next chunk may be filled before a GPU has this one.
+        (tokens,) = moved([torch.from_numpy(self._tokens.copy())], self._device)
+        ids, targets, visible_from = tokens
         with torch.no_grad(), autocast(self._device, self._precision):
             logits, self._past = self._model.forward_chunk(ids[None], visible_from[None], self._past)
-        entropy, nll = (values.cpu().numpy() for values in entropy_and_nll(logits[0], targets))
-        for document, begin, end in self._segments:
+        values, arrival = _sent(torch.stack(entropy_and_nll(logits[0], targets)))
+        self._launched.append(_Launched(values, arrival, self._segments))
+        # Who waits for a GPU has told it what comes next: it then computes while documents are read, and scores handed out.
+        if arrival is None or len(self._launched) > 1:
+            self._collect()
+        self._filled = 0
+        self._segments = []
+        total = self._num_past + self._size
+        self._num_past = min(self._model.config.window, total)
+        return total - self._num_past
+
+    def _collect(self) -> None:
+        """Give documents what the earliest chunk that was launched says of them."""
+        launched = self._launched.popleft()
+        entropy, nll = launched.values.numpy()
+        if launched.arrival is not None:
+            launched.arrival.synchronize()
+            # What a GPU sends lies in memory that can't be paged out, and scores may be kept for long.
+            entropy, nll = entropy.copy(), nll.copy()
+        for document, begin, end in launched.segments:
             document.entropies.append(entropy[begin:end])
             document.nlls.append(nll[begin:end])
             document.missing -= end - begin
-        self._filled = 0
-        self._segments = []
+
+
+def _sent(values: Tensor) -> tuple[Tensor, torch.Event | None]:
+    """Values on the CPU, or on their way there, and in that case what to wait for."""
+    if values.device.type == "cpu":
+        return values, None
+    # The copy is queued here, and not when they are wanted: it would then come after the next chunk.
+    return values.to("cpu", non_blocking=True), torch.accelerator.current_stream(values.device).record_event()
 
 
 def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +260,8 @@ def entropy_and_nll(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     (5.5607, 5.5607)
     """
     log_probabilities = logits.float().log_softmax(-1)
-    entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+    # In place: one tensor of the size of the logits less.
+    entropy = -log_probabilities.exp().mul_(log_probabilities).sum(-1)
     nll = -log_probabilities.gather(-1, targets[:, None])[:, 0]
     return entropy.clamp(0.0, MAX_ENTROPY_NATS), nll
 

@@ -17,7 +17,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LARGEST_INT = 2**31 - 1
-_ONE_GIB = 1 << 30
+_MMAP_THRESHOLDS = (1 << 30, 32 << 20)
+"""The one that is wanted, and the largest that an older glibc takes: it refuses what is larger."""
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -86,7 +87,8 @@ def prepare_allocator() -> None:
     libc = ctypes.CDLL(None)
     mallopt = getattr(libc, "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _ONE_GIB)
+        # It returns 0 where it refuses.
+        any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MMAP_THRESHOLDS)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
 
 

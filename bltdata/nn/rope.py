@@ -9,19 +9,21 @@ import functools
 import torch
 from torch import Tensor
 
+SMALLEST_TABLE = 256
+"""Positions of the shortest table that is kept; others have twice as many, and so on."""
 
-@functools.lru_cache(maxsize=16)
+
 def rotary_table(num_positions: int, head_dim: int, theta: float, device: torch.device | None = None) -> Tensor:
     """Rotations of positions `0 ... num_positions - 1`, as `rotations` gives them.
 
-    The last few tables are kept: whoever gets one must not change it.
+    The beginning of a table that is kept: whoever gets it must not change it.
 
     Returns:
         complex64 `[num_positions, head_dim / 2]`.
     """
-    # Kept, so it may come to be used in training, whoever asks first.
-    with torch.inference_mode(False):
-        return rotations(torch.arange(num_positions, device=device), head_dim, theta)
+    # Lengths may differ with every batch, and a table for each would be made anew.
+    length = max(SMALLEST_TABLE, 1 << (num_positions - 1).bit_length())
+    return _kept_table(length, head_dim, theta, device)[:num_positions]
 
 
 def rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
@@ -43,10 +45,18 @@ def rotations(positions: Tensor, head_dim: int, theta: float) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
+def _kept_table(length: int, head_dim: int, theta: float, device: torch.device | None) -> Tensor:
+    # Kept, so it may come to be used in training, whoever asks first.
+    with torch.inference_mode(False):
+        return rotations(torch.arange(length, device=device), head_dim, theta)
+
+
+@functools.lru_cache(maxsize=16)
 def _frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-        return (1 / theta ** (pairs / head_dim)).double()
+        # On the CPU, since a GPU's powers round otherwise, and a model is to see the same angles everywhere.
+        pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu")
+        return (1 / theta ** (pairs / head_dim)).double().to(device)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

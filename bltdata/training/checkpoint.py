@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bltdata.atomic import atomic_path, write_json
 from bltdata.errors import CheckpointError
+from bltdata.nn import take_weights, without_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -33,7 +34,7 @@ def save_model(folder: Path | str, kind: str, config: dict[str, Any], model: nn.
         extra: what else is worth knowing, such as how it was trained.
     """
     folder = Path(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().float().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         safetensors.torch.save_file(weights, temporary)
     write_json(folder / CONFIG_FILE, {"kind": kind, "format_version": FORMAT_VERSION, "config": config, **extra})
@@ -45,17 +46,18 @@ def load_model(folder: Path | str, kind: str, build: Callable[[dict[str, Any]], 
     Args:
         folder: what `save_model` wrote.
         kind: the architecture that is wanted.
-        build: makes an untrained model from the folder's config.
+        build: makes an untrained model from the folder's config. It is called `without_weights`, which would be drawn to be written over.
 
     Returns:
-        The model in eval mode, and everything in `config.json`.
+        The model in eval mode, on torch's default device, and everything in `config.json`.
 
     Raises:
         CheckpointError: there is no model, it is damaged, or it is of another architecture.
     """
     folder = Path(folder)
     metadata = _read_config(folder, kind)
-    model = build(metadata["config"])
+    with without_weights():
+        model = build(metadata["config"])
     path = folder / WEIGHTS_FILE
     try:
         weights = safetensors.torch.load_file(path)
@@ -104,4 +106,4 @@ def _load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> N
                 f"{path} doesn't fit the architecture in {CONFIG_FILE}: {name} has shape {list(tensor.shape)}, "
                 f"and {list(expected[name].shape)} is needed; give a matching pair of files."
             )
-    model.load_state_dict(weights)
+    take_weights(model, weights)

@@ -47,6 +47,7 @@ class TopSettings:
 
     vocab_size: int = VOCAB_SIZE
     patch_in_forward: bool | None = True
+    patch_size: float | None = 4
     patching_mode: str | None = "entropy"
     patching_threshold: float | None = 1.335442066192627
     max_patch_length: int | None = None

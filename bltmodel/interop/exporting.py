@@ -104,7 +104,8 @@ def _threshold(data: Any, folder: Path, model: EntropyModel, model_folder: Path 
     if wanted is not None:
         # Checks its range.
         PatchRule(threshold=wanted)
-        return wanted
+        # transformers takes no int for it.
+        return float(wanted)
     if not isinstance(data, dict):
         raise CheckpointError(f"{folder} doesn't say what it was trained on, so nobody knows its patches; say with --threshold.")
     if named is None:

@@ -151,6 +151,11 @@ def _patches(top: TopSettings, entropy_model: EntropyModel, known: dict[str, Any
             f"{path}, key {key!r} is {getattr(top, key)!r}, for which transformers has no patches of its own; write patching_mode "
             "'entropy' and a threshold there, or patch_in_forward false."
         )
+    if top.patch_size is None:
+        raise CheckpointError(
+            f"{path}, key 'patch_size' is null, for which transformers takes every byte for a patch, whatever the threshold; write a "
+            "number there, 4 as by default, or patch_in_forward false."
+        )
     if known is not None and known["entropy_model"].get("fingerprint") == entropy_model.fingerprint and top.max_patch_length is None:
         rules = SourceRules.from_mapping(known)
         threshold = rules.default.threshold if beyond_a_threshold(rules, known["entropy_model"]) is None else None

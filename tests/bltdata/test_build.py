@@ -487,7 +487,7 @@ def test_a_model_that_gives_nonsense(run, tmp_path):
     model = opinionated_model(num_layers=1)
     torch.nn.init.constant_(model.norm.weight, float("nan"))
     model.save(tmp_path / "nan")
-    with pytest.raises(BltError, match="check the entropy model's output"):
+    with pytest.raises(BltError, match="What the entropy model predicts are no numbers; it is damaged"):
         run(model=tmp_path / "nan")
     assert not list((tmp_path / "shards").glob("*.parquet"))
 

@@ -53,8 +53,9 @@ def test_unknown_preset_names_the_nearest():
         ({"hash_functions": 12}, "hash_functions is 12; there are 11 at most"),
         ({"local_heads": 3}, "local_dim is 16 with 3 heads; it must be a multiple of 6"),
         ({"latent_heads": 24}, "latent_dim is 24 with 24 heads; it must be a multiple of 48"),
-        ({"rope_theta": 0.0}, "rope_theta is 0.0; it must be above 0"),
-        ({"norm_eps": float("nan")}, "norm_eps is nan; it must be above 0"),
+        ({"rope_theta": 0.0}, "rope_theta is 0.0; it must be a finite number above 0"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf; it must be a finite number above 0"),
+        ({"norm_eps": float("nan")}, "norm_eps is nan; it must be a finite number above 0"),
         ({"pooling": "sum"}, "pooling is 'sum'; it must be one of max, mean, min"),
         ({"encoder_cross_attention": True}, "encoder_cross_attention is True; it must be one of last, all"),
         ({"ngram_sizes": ()}, r"ngram_sizes are \[\]; they must be lengths in increasing order"),
@@ -79,6 +80,12 @@ def test_settings_that_joined_later_leave_the_fingerprints_of_old_models_alone()
     assert fingerprint(config_from_preset("tiny")) == "3da6c9652fe045a1"
     changed = tiny_config(pooling="mean", encoder_layers=2, encoder_cross_attention="all")
     assert from_mapping(BLTConfig, to_mapping(changed)) == changed
+
+
+def test_whole_numbers_make_no_other_model():
+    whole = tiny_config(rope_theta=1000, norm_eps=1)
+    assert fingerprint(whole) == fingerprint(tiny_config(rope_theta=1000.0, norm_eps=1.0))
+    assert fingerprint(whole) == fingerprint(from_mapping(BLTConfig, to_mapping(whole)))
 
 
 def test_every_hash_function_has_a_prime():

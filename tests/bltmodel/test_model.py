@@ -146,6 +146,15 @@ def test_save_and_load(tmp_path, rng):
     assert '"note": "kept"' in (tmp_path / "model" / "config.json").read_text(encoding="utf-8")
 
 
+def test_loading_draws_no_weights(tmp_path, monkeypatch):
+    model = BLT(tiny_config())
+    model.save(tmp_path)
+    for module in ("bltdata.nn.initialisation", "bltmodel.embeddings"):
+        monkeypatch.setattr(f"{module}.truncated_normal_", lambda *_: pytest.fail("Weights were drawn to be written over."))
+    loaded = BLT.load(tmp_path)
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
 def test_a_model_saved_before_pooling_was_a_choice_loads(tmp_path):
     model = BLT(tiny_config(encoder_layers=2))
     model.save(tmp_path)

@@ -4,13 +4,15 @@ No GPU is needed to see it: the device `meta` takes the ways of a GPU, has shape
 elsewhere.
 """
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from bltdata.entropy import EntropyModel, EntropyModelConfig
+from bltdata.entropy import EntropyModel, EntropyModelConfig, scoring
 from bltdata.nn.loss import negative_log_likelihood_sum
 from bltdata.training.config import TrainingConfig
 from bltdata.training.packing import Packer, ShuffledRows, shuffled_order
@@ -74,3 +76,25 @@ def test_a_training_step_and_a_chunk_of_an_entropy_model(batch: PackedBatch):
         logits, _ = model.forward_chunk(ids, visible_from, past)
 
     assert logits.is_meta
+
+
+def test_scores_are_asked_for_when_the_next_chunk_is_launched(monkeypatch: pytest.MonkeyPatch):
+    with torch.device("meta"):
+        model = EntropyModel(EntropyModelConfig(dim=16, num_layers=2, num_heads=2, ffn_dim=24, window=8))
+    happened = []
+
+    def sent(values: torch.Tensor) -> tuple[torch.Tensor, SimpleNamespace]:
+        # Whoever asks for a value of `meta` fails, so these are sent in its place.
+        assert values.is_meta
+        number = happened.count("sent")
+        happened.append("sent")
+        return torch.zeros(values.shape), SimpleNamespace(synchronize=lambda: happened.append(f"{number} awaited"))
+
+    monkeypatch.setattr(scoring, "_sent", sent)
+    monkeypatch.setattr(scoring, "GPU_CHUNK_TOKENS", 16)
+    monkeypatch.setattr(scoring, "autocast", lambda *_: contextlib.nullcontext())
+
+    scores = list(model.score([bytes(40)], reset_at_newline=True))
+
+    assert [len(entropies) for entropies in scores] == [41]
+    assert happened == ["sent", "sent", "0 awaited", "sent", "1 awaited", "2 awaited"]

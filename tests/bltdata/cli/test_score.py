@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from bltdata.cli import main
+from bltdata.entropy import EntropyModel, scores
 from bltdata.entropy.scores import METADATA_KEY
 from tests.bltdata.small import opinionated_model, random_documents, write_lines
 
@@ -154,7 +156,7 @@ def test_a_parquet_file(model_folder: Path, corpus: str, tmp_path: Path) -> None
         np.testing.assert_allclose(row["entropy_nats"], line["entropy_nats"], rtol=0, atol=1e-6)
     metadata = json.loads(table.schema.metadata[METADATA_KEY])
     assert metadata["entropy_model"]["fingerprint"] == opinionated_model().fingerprint
-    assert (metadata["precision"], metadata["reset_at_newline"]) == ("float32", False)
+    assert (metadata["precision"], metadata["device"], metadata["reset_at_newline"]) == ("float32", "cpu", False)
     assert metadata["corpus"]["specs"] == [corpus]
 
 
@@ -184,6 +186,36 @@ def test_a_folder_in_place_of_the_parquet_file(model_folder: Path, tmp_path: Pat
     (tmp_path / "x.parquet").mkdir()
     result = run(model_folder, "--text", "a", "--out", tmp_path / "x.parquet")
     assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path / 'x.parquet'} is a folder; give a file to write the scores to.\n")
+
+
+def test_a_document_that_is_too_long_for_a_row_is_not_scored(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored_tokens = 0
+
+    def counted(model: EntropyModel, ids: torch.Tensor, *arguments: Any) -> Any:
+        nonlocal scored_tokens
+        scored_tokens += ids.numel()
+        return forward_chunk(model, ids, *arguments)
+
+    forward_chunk = EntropyModel.forward_chunk
+    monkeypatch.setattr(EntropyModel, "forward_chunk", counted)
+    monkeypatch.setattr(scores, "MAX_SCORED_BYTES", 1999)
+    result = run(model_folder, "--text", "x" * 2000, "--out", tmp_path / "scores.parquet")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: Document 'text' has 2000 bytes; a row can hold 1999, so leave it out with max_bytes")
+    assert (scored_tokens, list(tmp_path.iterdir())) == (0, [])
+    assert len(lines_of(model_folder, "--text", "x" * 2000)[0]["entropy_nats"]) == 2001
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_a_damaged_model(tmp_path: Path, out: bool) -> None:
+    model = opinionated_model()
+    with torch.no_grad():
+        model.head.weight[7] = math.nan
+    model.save(tmp_path / "model")
+    result = run(tmp_path / "model", "--text", "a", *(["--out", tmp_path / "scores.parquet"] if out else []))
+    sentence = "Error: What the entropy model predicts are no numbers; it is damaged, train it again.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", sentence)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_no_model(tmp_path: Path) -> None:

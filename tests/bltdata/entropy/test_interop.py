@@ -99,6 +99,31 @@ def test_a_model_with_their_weights_has_their_entropies(
     np.testing.assert_allclose(ours(import_patcher(folder), data), theirs(patcher, data), rtol=0, atol=1e-5)
 
 
+def with_exact_angles(patcher: BltPatcher) -> BltPatcher:
+    """The same patcher, whose angles don't lose digits where positions are large."""
+    rotary = patcher.rotary_emb
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = (position_ids[..., None].double() * rotary.inv_freq.double()).repeat_interleave(2, dim=-1)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+    rotary.forward = forward
+    return patcher
+
+
+@pytest.mark.parametrize("window", [8, 512])
+def test_far_into_a_text_they_agree_as_far_as_their_angles_have_digits(window: int) -> None:
+    # As docs/transformers.md and the help of two commands say it, for weights that make more of a difference than trained ones.
+    model = opinionated_model(window=window)
+    patcher = BltPatcher(BltPatcherConfig(**patcher_config(model.config)))
+    patcher.load_state_dict(patcher_state(model))
+    data = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+    scores = ours(model, data)
+    for begin, end, tolerance in ((0, 300, 1e-5), (300, 1000, 5e-5), (1000, 4001, 5e-4)):
+        np.testing.assert_allclose(theirs(patcher, data)[begin:end], scores[begin:end], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(theirs(with_exact_angles(patcher), data), scores, rtol=0, atol=1e-5)
+
+
 def test_the_window_matters() -> None:
     # Or the two tests above would show little of it.
     model = opinionated_model()
@@ -288,6 +313,7 @@ def test_a_window_in_place_of_the_checkpoint_s(edited: Edit) -> None:
         ({"num_hidden_layers": 3}, " lack layers.2.input_layernorm.weight; copy the checkpoint again, or give one whose"),
         ({"num_hidden_layers": 1}, " have layers.1.input_layernorm.weight, which an entropy model hasn't; copy the checkpoint again"),
         ({"model_type": "llama"}, "config.json, key 'model_type' is 'llama'; give a transformers checkpoint of a BLT"),
+        ({"model_type": ["blt"]}, "config.json, key 'model_type' is ['blt']; give a transformers checkpoint of a BLT"),
         ({"model_type": "blt", "patcher_config": 3}, "config.json, key 'patcher_config' is 3; it must be a table: copy the"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from transformers.models.blt.configuration_blt import BltPatcherConfig
 from transformers.models.blt.modeling_blt import BltPatcher
 
 import bltdata
-from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig
+from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig, export_patcher, import_patcher
 from bltdata.entropy.config import preset
 from bltdata.errors import CheckpointError, ConfigError
+from bltdata.nn import truncated_normal_
 from bltdata.vocab import encode
 from tests.bltdata.small import architecture, opinionated_model
 
@@ -94,8 +96,10 @@ def test_no_such_preset(name, advice):
         ({"num_layers": 0}, "The entropy model's num_layers is 0; it must be at least 1."),
         ({"window": -1}, "The entropy model's window is -1; it must be at least 1."),
         ({"dim": 18, "num_heads": 4}, "The entropy model's dim is 18 with 4 heads; it must be a multiple of 8 (heads of an even size)."),
-        ({"rope_theta": 0.0}, "The entropy model's rope_theta is 0; it must be above 0."),
-        ({"norm_eps": -1e-5}, "The entropy model's norm_eps is -1e-05; it must be above 0."),
+        ({"rope_theta": 0.0}, "The entropy model's rope_theta is 0; it must be a finite number above 0."),
+        ({"rope_theta": math.inf}, "The entropy model's rope_theta is inf; it must be a finite number above 0."),
+        ({"norm_eps": -1e-5}, "The entropy model's norm_eps is -1e-05; it must be a finite number above 0."),
+        ({"norm_eps": math.nan}, "The entropy model's norm_eps is nan; it must be a finite number above 0."),
     ],
 )
 def test_impossible_architectures(changes, message):
@@ -105,8 +109,20 @@ def test_impossible_architectures(changes, message):
 
 
 def test_a_seed_fixes_the_weights():
+    before = torch.get_rng_state()
     one, same, other = (EntropyModel(architecture(), seed) for seed in (1, 1, 2))
     assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_weights_of_a_seed_are_what_they_were():
+    # In the order in which they were drawn when a model still began with memory.
+    model, generator = EntropyModel(architecture(), seed=3), torch.Generator().manual_seed(3)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            assert torch.equal(layer.weight, truncated_normal_(torch.empty_like(layer.weight), layer.in_features**-0.5, generator))
+    assert torch.equal(model.embedding.weight, truncated_normal_(torch.empty(260, 16), 0.25, generator))
+    assert all(torch.equal(weight, torch.ones(16)) for name, weight in model.state_dict().items() if name.endswith("norm.weight"))
 
 
 def test_initial_weights_make_a_model_that_is_almost_undecided():
@@ -128,6 +144,19 @@ def test_save_and_load(tmp_path):
     assert bltdata.EntropyModel.load(str(tmp_path)).fingerprint == model.fingerprint
 
 
+def test_loading_draws_no_weights(tmp_path, monkeypatch):
+    model = opinionated_model()
+    model.save(tmp_path / "model")
+    export_patcher(model, tmp_path / "patcher")
+    for module in ("entropy.model", "nn.initialisation"):
+        monkeypatch.setattr(f"bltdata.{module}.truncated_normal_", lambda *_: pytest.fail("Weights were drawn to be written over."))
+    before = torch.get_rng_state()
+    for loaded in (EntropyModel.load(tmp_path / "model"), import_patcher(tmp_path / "patcher")):
+        assert loaded.fingerprint == model.fingerprint
+        assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_fingerprint_names_every_weight_and_setting():
     model = opinionated_model()
     seen = {model.fingerprint}
@@ -142,6 +171,12 @@ def test_the_fingerprint_names_every_weight_and_setting():
         seen.add(other.fingerprint)
     assert len(seen) == 4 + len(list(model.parameters()))
     assert all(len(name) == 16 and int(name, 16) >= 0 for name in seen)
+
+
+def test_whole_numbers_make_no_other_model(tmp_path):
+    whole, same = (EntropyModel(architecture(rope_theta=theta, norm_eps=eps)) for theta, eps in ((500, 1), (500.0, 1.0)))
+    whole.save(tmp_path)
+    assert whole.fingerprint == same.fingerprint == EntropyModel.load(tmp_path).fingerprint
 
 
 def test_a_model_of_another_architecture(tmp_path):
@@ -165,6 +200,19 @@ def test_rows_of_a_batch_are_apart():
     together = model(ids, first)
     for row in range(2):
         torch.testing.assert_close(together[row : row + 1], model(ids[row : row + 1], first[row : row + 1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_what_is_carried_holds_no_more_than_the_window(heads):
+    model = opinionated_model(num_heads=heads, window=8)
+    ids = torch.from_numpy(encode(DATA, bos=True))[None]
+    past = None
+    with torch.no_grad():
+        for _ in range(2):
+            _, past = model.forward_chunk(ids, torch.zeros_like(ids), past)
+            for tensor in (tensor for keys_values in past for tensor in keys_values):
+                assert tensor.shape == (1, heads, 8, 16 // heads)
+                assert tensor.untyped_storage().nbytes() == 4 * tensor.numel()
 
 
 def test_config_is_what_the_docs_say():

@@ -11,11 +11,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from bltdata.corpus import Document
+from bltdata.corpus import Document, open_corpus
 from bltdata.entropy import scores
 from bltdata.entropy.scores import METADATA_KEY, SCHEMA, describe_score, score_file, scored
 from bltdata.entropy.scoring import CHUNK_TOKENS, Score
-from bltdata.errors import ShardError
+from bltdata.errors import CorpusError, ShardError
 from bltdata.vocab import MAX_ENTROPY_NATS
 from tests.bltdata.small import opinionated_model, random_documents
 
@@ -58,6 +58,14 @@ def test_documents_are_read_as_their_scores_are_taken() -> None:
     assert [next(results)[0].doc_id for _ in range(3)] == ["1", "2", "3"]
     # A chunk ahead, and in no case all.
     assert num_read <= 4 * CHUNK_TOKENS // 100
+
+
+def test_documents_before_one_that_cannot_be_read_have_their_scores(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("".join(json.dumps({"text": "a" * size}) + "\n" for size in range(1, 40)) + "{half")
+    found: list[tuple[Document, Score]] = []
+    with pytest.raises(CorpusError, match="line 40"):
+        found.extend(scored(opinionated_model(), open_corpus(str(tmp_path / "bad.jsonl"))))
+    assert [(len(document.data), len(score.entropy_nats)) for document, score in found] == [(size, size + 1) for size in range(1, 40)]
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bltdata.corpus import open_corpus
 from bltdata.entropy import EntropyModel, scoring
 from bltdata.entropy.scoring import bits_per_byte, entropy_and_nll
 from bltdata.entropy.training import train_entropy_model
+from bltdata.errors import CheckpointError
 from bltdata.nn.attention import AttentionMask, banded_mask
 from bltdata.vocab import EOS_ID, MAX_ENTROPY_NATS, VOCAB_SIZE, encode
 from tests.bltdata.small import Documents, architecture, opinionated_model, random_documents, training
@@ -72,6 +75,24 @@ def test_any_documents_in_any_chunks(documents, chunk, model_seed):
             np.testing.assert_allclose(entropies, in_one_pass(model, data)[0], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("window", [200, 10**9])
+def test_a_window_longer_than_any_document_changes_nothing(monkeypatch, window):
+    # Nor does it cost what it could hold, or the longer of these would need more memory than there is.
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    long, longer = (opinionated_model(window=window) for window in (151, window))
+    together = zip(DOCUMENTS, long.score(DOCUMENTS), longer.score(DOCUMENTS), strict=True)
+    for data, expected, entropies in together:
+        np.testing.assert_allclose(entropies, expected, atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(entropies, in_one_pass(longer, data)[0], atol=TOLERANCE, rtol=0)
+
+
+def test_the_first_chunk_has_the_bits_of_all_others(monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    # Each fills a chunk, and sees nothing of the window before it.
+    first, second, third = MODEL.score([b"fifteen letters"] * 3)
+    assert first.tobytes() == second.tobytes() == third.tobytes()
+
+
 def test_documents_longer_than_the_real_chunk():
     data = np.random.default_rng(1).integers(0, 256, 2 * scoring.CHUNK_TOKENS + 100, dtype=np.uint8).tobytes()
     before = random_documents(3, 30, seed=2)
@@ -119,6 +140,83 @@ def test_documents_are_read_about_a_chunk_ahead(monkeypatch):
         assert len(read) - given_back < 4
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("here"), KeyboardInterrupt()])
+@pytest.mark.parametrize("count", [0, 3, len(DOCUMENTS)])
+def test_documents_before_one_that_cannot_be_read_have_their_scores(error, count):
+    def failing() -> Iterator[bytes]:
+        yield from DOCUMENTS[:count]
+        raise error
+
+    found = []
+    with pytest.raises(type(error)) as caught:
+        found.extend(MODEL.score(failing()))
+    assert caught.value is error
+    # Who interrupts waits for nothing.
+    expected = [] if isinstance(error, KeyboardInterrupt) else [*MODEL.score(DOCUMENTS[:count])]
+    assert [entropies.tobytes() for entropies in found] == [entropies.tobytes() for entropies in expected]
+    # The place where it failed is still seen.
+    assert "failing" in [entry.name for entry in caught.traceback]
+
+
+class Sending:
+    """Stands in for a GPU that sends its values: until somebody waits for them there is nothing but NaN to read."""
+
+    def __init__(self) -> None:
+        self.num_sent = self.num_awaited = 0
+        self.ahead: list[int] = []
+
+    def __call__(self, values: Tensor) -> tuple[Tensor, SimpleNamespace]:
+        number, arriving = self.num_sent, torch.full_like(values, math.nan)
+        self.num_sent += 1
+
+        def synchronize() -> None:
+            assert number == self.num_awaited
+            self.num_awaited += 1
+            self.ahead.append(self.num_sent - number)
+            arriving.copy_(values)
+
+        return arriving, SimpleNamespace(synchronize=synchronize)
+
+
+@pytest.mark.parametrize("documents", [DOCUMENTS, DOCUMENTS[:3], [b"fifteen letters"], [b"fifteen letters"] * 2, [b"x" * 200], []])
+def test_what_a_gpu_sends_is_awaited_when_it_has_the_next_chunk(monkeypatch, documents):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    expected = list(MODEL.score_positions(documents, reset_at_newline=True))
+    gpu = Sending()
+    monkeypatch.setattr(scoring, "_sent", gpu)
+    found = list(MODEL.score_positions(documents, reset_at_newline=True))
+    assert [[values.tobytes() for values in scores] for scores in found] == [[values.tobytes() for values in scores] for scores in expected]
+    # The last one is followed by none.
+    assert gpu.ahead == [2] * (gpu.num_sent - 1) + [1] * min(gpu.num_sent, 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("chunk", [16, 64])
+def test_a_gpu_has_the_scores_of_a_cpu(monkeypatch, chunk):
+    expected = list(MODEL.score(DOCUMENTS))
+    monkeypatch.setattr(scoring, "GPU_CHUNK_TOKENS", chunk)
+    for entropies, on_cpu in zip(opinionated_model().to("cuda").score(DOCUMENTS), expected, strict=True):
+        np.testing.assert_allclose(entropies, on_cpu, atol=1e-4, rtol=0)
+
+
+def test_on_a_gpu_documents_are_read_two_chunks_ahead(monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    monkeypatch.setattr(scoring, "_sent", Sending())
+    num_read = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal num_read
+        while True:
+            num_read += 1
+            yield b"abc"
+
+    scores = MODEL.score(endless())
+    for given_back in range(1, 20):
+        next(scores)
+        # A chunk holds four documents.
+        assert num_read - given_back < 8
+
+
 def test_nothing_to_score():
     assert list(MODEL.score([])) == []
 
@@ -134,6 +232,17 @@ def test_entropies_are_possible(scale):
         assert score.entropy_nats.max() <= np.float32(MAX_ENTROPY_NATS)
         assert math.isfinite(score.nll_nats)
         assert score.nll_nats >= 0
+
+
+@pytest.mark.parametrize("name", ["embedding.weight", "layers.1.ffn.up_proj.weight", "head.weight"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_damaged_model_has_no_scores(name, value):
+    model = opinionated_model()
+    with torch.no_grad():
+        # Of the embeddings that of the byte 3.
+        model.state_dict()[name][7] = value
+    with pytest.raises(CheckpointError, match=r"^What the entropy model predicts are no numbers; it is damaged, train it again\.$"):
+        list(model.score([b"ab\x03"]))
 
 
 def test_a_model_that_knows_nothing():
@@ -170,6 +279,30 @@ def test_entropies_of_any_logits(logits):
     assert float(nll) == pytest.approx(-(shifted[0] - np.log(np.exp(shifted).sum())), abs=1e-3, rel=1e-5)
 
 
+class Allocations(TorchDispatchMode):
+    """The bytes of all memory that operations ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given = {tensor.data_ptr() for tensor in args if isinstance(tensor, Tensor)}
+        if isinstance(out, Tensor) and out.data_ptr() not in given:
+            self.sizes.append(out.untyped_storage().nbytes())
+        return out
+
+
+def test_entropies_take_the_memory_of_the_logits_twice():
+    logits, targets = torch.randn(50, 260), torch.zeros(50, dtype=torch.int64)
+    expected = -(logits.log_softmax(-1).exp() * logits.log_softmax(-1)).sum(-1)
+    with Allocations() as allocations:
+        entropy, _ = entropy_and_nll(logits, targets)
+    assert [size for size in allocations.sizes if size >= logits.nbytes] == [logits.nbytes] * 2
+    assert torch.equal(entropy, expected)
+
+
 def test_half_precision_is_near():
     exact = list(MODEL.score_with_nll(DOCUMENTS))
     coarse = list(MODEL.score_with_nll(DOCUMENTS, torch.bfloat16))
@@ -178,6 +311,17 @@ def test_half_precision_is_near():
     assert 0 < errors.mean() < 0.02
     assert errors.max() < 0.2
     assert sum(b.nll_nats for b in coarse) == pytest.approx(sum(a.nll_nats for a in exact), rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_model_in_half_precision_is_scored_in_its_own(monkeypatch, dtype, precision):
+    monkeypatch.setattr(scoring, "CHUNK_TOKENS", 16)
+    exact = list(MODEL.score(DOCUMENTS))
+    coarse = list(opinionated_model().to(dtype).score_with_nll(DOCUMENTS, precision))
+    errors = np.concatenate([abs(a - b.entropy_nats) for a, b in zip(exact, coarse, strict=True)])
+    assert coarse[0].entropy_nats.dtype == np.float32
+    assert 0 < errors.mean() < 0.02
 
 
 def test_half_precision_moves_few_boundaries_of_real_text(tmp_path):

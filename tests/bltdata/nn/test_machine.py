@@ -1,3 +1,6 @@
+import ctypes
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -56,3 +59,21 @@ def test_the_allocator_can_be_prepared_twice_and_anywhere(monkeypatch):
     prepare_allocator.cache_clear()
     monkeypatch.setattr("sys.platform", "darwin")
     prepare_allocator()
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(2**31, 1 << 30), (32 << 20, 32 << 20), (0, None)])
+def test_an_allocator_that_refuses_a_threshold_gets_a_smaller_one(monkeypatch, largest, taken):
+    settings = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        is_taken = parameter != -3 or value <= largest
+        if is_taken:
+            settings[parameter] = value
+        return int(is_taken)
+
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    prepare_allocator.cache_clear()
+    prepare_allocator()
+    prepare_allocator.cache_clear()
+    assert (settings.get(-3), settings[-1]) == (taken, 2**31 - 1)

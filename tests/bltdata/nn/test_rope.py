@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 from transformers.models.blt.configuration_blt import BltPatcherConfig
 from transformers.models.blt.modeling_blt import BltRotaryEmbedding, apply_rotary_pos_emb
 
@@ -79,7 +80,32 @@ def test_any_positions_have_the_rotations_of_the_table():
 def test_a_table_that_generation_asked_for_first_serves_training():
     with torch.inference_mode():
         table = rotary_table(7, 8, theta=12_345.0)
-    assert rotary_table(7, 8, theta=12_345.0) is table
+    assert rotary_table(7, 8, theta=12_345.0).data_ptr() == table.data_ptr()
     x = torch.randn(1, 1, 7, 8, requires_grad=True)
     rotate(x, table).sum().backward()
     assert x.grad is not None
+
+
+def test_lengths_that_differ_share_a_table():
+    tables = [rotary_table(num_positions, 6, theta=77.0) for num_positions in (1, 3, 100, 255, 256)]
+    assert len({table.data_ptr() for table in tables}) == 1
+    for num_positions in (1, 3, 100, 255, 256, 257, 700):
+        table = rotary_table(num_positions, 6, theta=77.0)
+        assert torch.equal(torch.view_as_real(table), torch.view_as_real(rotations(torch.arange(num_positions), 6, 77.0)))
+    assert rotary_table(257, 6, theta=77.0).untyped_storage().nbytes() == 512 * 3 * 8
+
+
+def test_frequencies_are_worked_out_on_the_cpu():
+    made_on = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func in (torch.Tensor.pow, torch.Tensor.__rpow__):
+                made_on.append(out.device.type)
+            return out
+
+    with Watching():
+        table = rotary_table(5, 4, theta=78.0, device=torch.device("meta"))
+    assert table.is_meta
+    assert made_on == ["cpu"]

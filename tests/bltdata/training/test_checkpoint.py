@@ -52,6 +52,30 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_a_model_is_built_without_memory(folder):
+    built = []
+
+    def build(config: dict[str, Any]) -> Model:
+        built.append(Model(config))
+        assert all(parameter.is_meta for parameter in built[0].parameters())
+        return built[0]
+
+    before = torch.get_rng_state()
+    loaded, _ = load_model(folder, KIND, build)
+    assert loaded is built[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_are_float32_whatever_the_model_s_type(tmp_path, dtype):
+    model = Model({"size": 3}).to(dtype)
+    save_model(tmp_path, KIND, {"size": 3}, model, {})
+    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert {name: (tensor.dtype, tensor.tolist()) for name, tensor in stored.items()} == {
+        name: (torch.float32, tensor.float().tolist()) for name, tensor in model.state_dict().items()
+    }
+
+
 def test_equal_weights_are_equal_files(tmp_path):
     model = Model({"size": 3})
     for name in ("a", "b"):

@@ -133,6 +133,9 @@ def test_a_threshold_is_taken_as_transformers_has_it(tmp_path):
     blt, patcher = saved(tmp_path, described=data(PatchRule(scheme="space")))
     assert export_blt(blt, tmp_path / "out", entropy_model=patcher, threshold=4.5001).threshold == 4.5001
     assert opened(tmp_path / "out").config.patching_threshold == 4.5001
+    # A whole number is a number.
+    assert export_blt(blt, tmp_path / "whole", entropy_model=patcher, threshold=4).threshold == 4.0
+    assert opened(tmp_path / "whole").config.patching_threshold == 4.0
     blt, patcher = saved(tmp_path / "untrained")
     assert export_blt(blt, tmp_path / "another", entropy_model=patcher, threshold=1.0).threshold == 1.0
 

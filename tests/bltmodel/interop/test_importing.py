@@ -170,6 +170,7 @@ ENCODER = "config.json, encoder_config"
     ("config", "message"),
     [
         ({"model_type": "llama"}, "config.json, key 'model_type' is 'llama'; give a transformers checkpoint of a BLT ('blt')."),
+        ({"model_type": ["blt"]}, "config.json, key 'model_type' is ['blt']; give a transformers checkpoint of a BLT ('blt')."),
         ({"model_type": "blt_patcher"}, "config.json, key 'model_type' is 'blt_patcher'; give a transformers checkpoint of a BLT ('blt')."),
         ({"vocab_size": 256}, "config.json, key 'vocab_size' is 256; a BLT like this has 260 only."),
         ({"cross_attn_k": "2"}, "config.json, key 'cross_attn_k' is '2'; it must be of type int."),
@@ -196,6 +197,7 @@ ENCODER = "config.json, encoder_config"
         ({"global_config.head_dim": 6}, "config.json, global_config, key 'head_dim' is 6; a BLT like this has 12 only."),
         ({"patching_mode": "space"}, "config.json, key 'patching_mode' is 'space', for which transformers has no patches of its own;"),
         ({"patching_threshold": None}, "config.json, key 'patching_threshold' is None, for which transformers has no patches of its own;"),
+        ({"patch_size": None}, "config.json, key 'patch_size' is null, for which transformers takes every byte for a patch, whatever the"),
         ({"patching_threshold": 9.0}, "config.json makes no patch rule: threshold is 9.0; it must lie between 0 and ln 260"),
         ({"patcher_config.sliding_window": None}, "patcher_config, key 'sliding_window' is null, so a position sees all before it, and an"),
         ({"bltmodel_data": {"patch_rule": {}}}, "config.json, key 'bltmodel_data' isn't what bltmodel export wrote; export it again"),
