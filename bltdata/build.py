@@ -15,7 +15,7 @@ from bltdata.config import to_mapping
 from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import expected_bytes
 from bltdata.engines import EngineName, open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, finish_shards
+from bltdata.engines.resume import BuildReporter, finish_shards
 from bltdata.engines.share import WHOLE, Share
 from bltdata.entropy import EntropyModel
 from bltdata.entropy.scores import scored
@@ -26,7 +26,7 @@ from bltdata.plan import BuildConfig, BuildPlan, agreed_build_plan, describe_mod
 from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardRecord, ShardWriter, round_entropies
 from bltdata.shards.ledger import Ledger
-from bltdata.shards.schema import shard_name
+from bltdata.shards.schema import PLAN_FILE, shard_name
 
 __all__ = ["BuildConfig", "BuildReporter", "ShardJob", "Share", "build_shards", "build_share", "describe_model", "plan_shards"]
 

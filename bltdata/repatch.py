@@ -12,7 +12,7 @@ from typing import Any
 
 from bltdata.config import to_mapping
 from bltdata.engines import open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards, plan_fingerprint
+from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards, plan_fingerprint
 from bltdata.errors import BuildError, ConfigError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
@@ -23,6 +23,7 @@ from bltdata.shards import Manifest, ShardDataset, ShardRecord, ShardWriter, ope
 from bltdata.shards.batches import cut_again
 from bltdata.shards.calibration import calibrate_shards
 from bltdata.shards.record import file_checksum
+from bltdata.shards.schema import PLAN_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

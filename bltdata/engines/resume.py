@@ -21,9 +21,7 @@ from bltdata.remote import AnyPath, RemotePath, file_sizes
 from bltdata.shards import Manifest, ShardRecord, read_metadata
 from bltdata.shards.ledger import Ledger, listed_shards
 from bltdata.shards.record import file_checksum
-from bltdata.shards.schema import MANIFEST_NAME
-
-PLAN_FILE = "plan.json"
+from bltdata.shards.schema import MANIFEST_NAME, PLAN_FILE
 
 Item = TypeVar("Item")
 T = TypeVar("T")

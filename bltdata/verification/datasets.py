@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, to_mapping
-from bltdata.engines.resume import PLAN_FILE
 from bltdata.errors import ConfigError, ShardError
-from bltdata.lease import LEASE_PREFIX
-from bltdata.lock import LOCK_FILE
 from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath
 from bltdata.shards.checks import has_nll
+from bltdata.shards.folder import is_lock
 from bltdata.shards.footer import read_footer
 from bltdata.shards.manifest import Manifest, Totals
-from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, shard_name
+from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, PLAN_FILE, shard_name
 from bltdata.verification.documents import DocumentIndex, repeats
 from bltdata.verification.plans import read_plan
 from bltdata.verification.report import DatasetReport, Fault, FaultLog, Note
@@ -24,9 +22,6 @@ from bltdata.verification.shard import ShardFindings, ShardJob, read_columns
 
 PUT_BACK = f"put the right file back, or {BUILD_AGAIN}"
 RESTORE = "restore the file, or delete the folder and run build-shards again"
-
-OWN_FILES = (MANIFEST_NAME, LOCK_FILE, PLAN_FILE)
-"""What a finished dataset has beside its shards."""
 
 
 class DatasetCheck:
@@ -156,7 +151,7 @@ class DatasetCheck:
         listed = {shard.file for shard in manifest.shards}
         others = []
         for path in sorted(self._entries(), key=lambda path: path.name):
-            if path.name in listed or path.name in OWN_FILES or path.name.startswith(LEASE_PREFIX):
+            if path.name in listed or path.name in (MANIFEST_NAME, PLAN_FILE) or is_lock(path.name):
                 continue
             if path.suffix == ".parquet":
                 message = "the manifest doesn't list this file, and a query over *.parquet would read it; delete it or move it away."

@@ -10,13 +10,13 @@ import pytest
 
 from bltdata.config import to_mapping
 from bltdata.engines import open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
+from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards
 from bltdata.engines.share import WHOLE, Share
 from bltdata.errors import BuildError, CorpusError
 from bltdata.patching import PatchRule
 from bltdata.shards import Manifest, ShardRecord, ShardWriter, open_shards
-from bltdata.shards.ledger import LEDGER_FOLDER, Ledger
-from bltdata.shards.schema import MANIFEST_NAME, shard_name
+from bltdata.shards.ledger import Ledger
+from bltdata.shards.schema import LEDGER_FOLDER, MANIFEST_NAME, PLAN_FILE, shard_name
 
 RULE = PatchRule(scheme="fixed", stride=2)
 ITEMS = {shard_name(index): text for index, text in enumerate([b"first", b"second", b"third"])}

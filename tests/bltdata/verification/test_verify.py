@@ -13,6 +13,7 @@ import pytest
 
 import bltdata
 from bltdata.corpus import open_corpus
+from bltdata.engines.share import Share
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
 from bltdata.repatch import RepatchConfig, repatch_shards
@@ -422,6 +423,13 @@ def test_what_else_is_in_the_folder_is_a_note(copy: Callable[..., Path]) -> None
     assert [note.message for note in report.notes] == [
         "2 other entries of the folder are no part of the dataset: .part-00000.parquet.77.tmp, README.md."
     ]
+
+
+def test_locks_are_not_worth_a_note(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    with Share(0, 2).writing(folder):
+        assert (folder / ".jobs").is_dir()
+        assert verify_dataset(folder).notes == ()
 
 
 # ---------------------------------------------------------------------------------------------------- several datasets
