@@ -13,7 +13,7 @@ from typing import Any
 from bltdata.config import to_mapping
 from bltdata.engines import open_engine
 from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards, plan_fingerprint
-from bltdata.errors import BuildError, ConfigError, RemoteError, ShardError
+from bltdata.errors import ConfigError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.patching.calibration import CalibrationReport, check_target
@@ -22,6 +22,7 @@ from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardDataset, ShardRecord, ShardWriter, open_shards, read_metadata
 from bltdata.shards.batches import cut_again
 from bltdata.shards.calibration import calibrate_shards
+from bltdata.shards.folder import check_out, check_outside
 from bltdata.shards.record import file_checksum
 from bltdata.shards.schema import PLAN_FILE
 
@@ -94,14 +95,14 @@ def repatch_shards(
         The manifest.
 
     Raises:
-        BuildError: the folder is that of the shards, holds something else, or another process is at it.
+        BuildError: the folder is that of the shards or lies in it, holds something else, or another process is at it.
         BltError: a shard is damaged, or the calibration can't reach its target.
     """
     engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     dataset = open_shards(shards)
-    if folder.resolve() == shards.resolve():
-        raise BuildError(f"{folder} is the folder of the shards themselves; choose another one for the new shards.")
+    check_outside(folder, shards)
+    check_out(folder)
     with exclusive(folder, reporter.said):
         rules, plan = _agreed_rules(dataset, config, folder, reporter)
         num_bytes = [record.num_bytes for record in dataset.manifest.shards]

@@ -24,6 +24,7 @@ from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath, published
 from bltdata.repatch import RepatchConfig, calibration_sentence
 from bltdata.shards import Manifest, ShardRecord, ShardWriter
+from bltdata.shards.folder import check_out
 from bltdata.shards.schema import shard_name
 
 UNKNOWN_MODEL: Mapping[str, Any] = {"fingerprint": None, "made_by": "unknown: the entropies were read from Arrow files"}
@@ -108,6 +109,7 @@ def arrow_to_shards(
     engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     files = find_files(locations)
+    check_out(folder)
     with exclusive(folder, reporter.said):
         plan = _agreed(files, cut, config, folder, reporter)
         manifest = finish_shards(

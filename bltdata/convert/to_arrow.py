@@ -25,7 +25,9 @@ from bltdata.lock import exclusive
 from bltdata.remote import AnyPath
 from bltdata.shards import ShardDataset, open_shards, schema
 from bltdata.shards.columns import list_column
+from bltdata.shards.folder import check_holds_only, check_outside
 from bltdata.shards.record import file_checksum
+from bltdata.shards.schema import PLAN_FILE
 
 INVALID_UTF8 = "not valid UTF-8"
 
@@ -158,6 +160,7 @@ def shards_to_arrow(
     chunks = [chunk_path(name, chunk) for chunk in range(config.num_chunks)]
     paths = _paths(dataset, name, model, config.num_chunks, folder)
     place = folder / name / model
+    _check_place(folder, place, shards)
     with exclusive(place):
         for stranger in sorted({path.name for path in (folder / name).glob("*.chunk.*.jsonl")} - {path.name for path in chunks}):
             raise BuildError(f"{folder / name} has {stranger}, a chunk that these shards have no files for; choose another dataset_name.")
@@ -219,6 +222,15 @@ def _paths(dataset: ShardDataset, name: str, model: str, num_chunks: int, folder
         raise ConfigError(f"num_chunks is {num_chunks}, and {dataset.folder} has {num_shards} shards; a chunk must have one at least.")
     width = max(2, len(str((num_shards - 1) // num_chunks)))
     return tuple(folder / shard_path(name, model, index % num_chunks, index // num_chunks, width=width) for index in range(num_shards))
+
+
+def _check_place(folder: Path, place: Path, shards: AnyPath) -> None:
+    """Refuse to mix with what isn't laid out for the trainer: on the way to the files there are folders, and the names of chunks."""
+    check_outside(place, shards)
+    if not (place / PLAN_FILE).exists():
+        check_holds_only(folder, lambda name: (folder / name).is_dir())
+        check_holds_only(place.parent, lambda name: name.endswith(".jsonl") or (place.parent / name).is_dir())
+        check_holds_only(place, lambda name: False)
 
 
 def _agree(dataset: ShardDataset, config: ToArrowConfig, place: Path, reporter: ArrowReporter) -> None:

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bltdata.config import fingerprint, nearest, to_mapping
@@ -19,6 +19,7 @@ from bltdata.corpus.source import Source
 from bltdata.corpus.spec import CorpusSpec, check_lengths
 from bltdata.corpus.splits import SplitFractions
 from bltdata.errors import ConfigError, CorpusError
+from bltdata.remote import AnyPath
 
 OTHER_SPLIT = "other split"
 TOO_SHORT = "too short"
@@ -180,6 +181,24 @@ class Corpus:
             part = f" in the split {self.split!r}" if self.split is not None else ""
             names = ", ".join(printable(str(spec)) for spec in self.specs.values())
             raise CorpusError(f"The corpus {names} has no documents{part}; {advice}.")
+
+    def check_apart(self, folder: AnyPath, names: Iterable[str]) -> None:
+        """Refuse a folder in which the corpus, opened again, would take what is written for documents.
+
+        Args:
+            folder: where files are to be written; needn't exist.
+            names: of the files, below the folder.
+
+        Raises:
+            CorpusError: it would read one of them.
+        """
+        for name in names:
+            for label, source in self._sources.items():
+                if source.would_read(folder / name):
+                    raise CorpusError(
+                        f"{folder} lies where the corpus {printable(str(self.specs[label]))} is read, "
+                        f"which would take {name} for documents; choose a folder outside of it."
+                    )
 
     def describe(self) -> dict[str, Any]:
         """What the documents depend on, as JSON can hold it: for manifests."""

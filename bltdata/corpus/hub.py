@@ -11,6 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, nearest
@@ -20,6 +21,7 @@ from bltdata.corpus.paths import FileEntry, path_name, printable
 from bltdata.corpus.spec import DEFAULT_HUB_SPLIT, CorpusSpec
 from bltdata.corpus.streams import naming_errors
 from bltdata.errors import CorpusError
+from bltdata.remote import AnyPath, parts_below
 
 _BATCH_ROWS = 256
 _TYPICAL_DOCUMENT_BYTES = 4096
@@ -89,6 +91,11 @@ class HubSource:
         """The number of shards, and a fingerprint of the files' names and sizes, or of their addresses, which name the commit."""
         local = [[entry.name, entry.size_bytes] for entry in self._entries]
         return {"num_shards": self._open()[0].num_shards, "files_fingerprint": fingerprint(local or list(self._file_names))}
+
+    def would_read(self, path: AnyPath) -> bool:
+        """Whether it lies in the dataset's folder, if that is one of this machine: the library may take any file there for a part of it."""
+        location = os.path.expanduser(self.spec.location)
+        return os.path.isdir(location) and parts_below(path, Path(location)) is not None
 
     def state(self) -> Any:
         """The files' names, sizes and times of change, or their addresses, which name the commit."""

@@ -18,6 +18,7 @@ from bltdata.corpus.files import WholeFileSource
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileSet, find_files
 from bltdata.corpus.spec import CorpusSpec
+from bltdata.remote import AnyPath
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"})
 # It holds the topics, which are documents of their own: a topic must not stand in two splits.
@@ -50,6 +51,10 @@ class PythonDocsSource(WholeFileSource):
             yield piece.name, _topics()[piece.name.removeprefix("topics/")]
         else:
             yield from super().read(piece, left_out)
+
+    def would_read(self, path: AnyPath) -> bool:
+        """Never: it is Python's own files."""
+        return False
 
     def describe(self) -> dict[str, Any]:
         """The version of Python, and the topics and files it brought."""

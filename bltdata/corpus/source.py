@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Protocol
 from bltdata.address import is_url
 from bltdata.config import fingerprint
 from bltdata.corpus.fragments import Piece
-from bltdata.corpus.paths import FileEntry, find_files, printable
+from bltdata.corpus.paths import FileEntry, find_files, fixed_part, matches, printable
 from bltdata.corpus.remote_files import check_remote_file, find_remote_files
 from bltdata.corpus.spec import CorpusSpec
 from bltdata.corpus.streams import estimate_raw_bytes
 from bltdata.errors import CorpusError
+from bltdata.remote import AnyPath, as_path, parts_below
 
 
 class Source(Protocol):
@@ -37,6 +38,9 @@ class Source(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What the documents depend on, as JSON can hold it: the same for the same files, wherever and whenever they were copied."""
+
+    def would_read(self, path: AnyPath) -> bool:
+        """Whether a file at `path`, which needn't be there, would be read if the corpus were opened again."""
 
     def state(self) -> Any:
         """What the plan depends on, as JSON can hold it: other than what `describe` says, a file's time of change. Reads no file."""
@@ -103,6 +107,19 @@ class DiskSource:
             "size_bytes": sum(entry.size_bytes for entry in entries),
             "files_fingerprint": fingerprint([[entry.name, entry.size_bytes] for entry in entries]),
         }
+
+    def would_read(self, path: AnyPath) -> bool:
+        """Whether it is the file, lies in the folder, or is found by the pattern."""
+        location = os.path.expanduser(self.spec.location)
+        parts = parts_below(path, as_path(self.files.folder))
+        if not parts:
+            return False
+        if fixed_part(location) != location:
+            return matches(parts, location)
+        first = self.files.path(self.files.entries[0].name)
+        if first == (location if is_url(location) else os.path.abspath(location)):
+            return parts_below(path, as_path(first)) == ()
+        return not any(part.startswith(".") for part in parts) and (not self.endings or parts[-1].lower().endswith(self.endings))
 
     def state(self) -> Any:
         """The files' names, sizes, and times of change or versions."""

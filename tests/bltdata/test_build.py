@@ -462,6 +462,22 @@ def test_shards_without_a_plan(run, finished, tmp_path, left):
         run()
 
 
+def test_folders_that_are_no_place_for_shards(run, lines, model_folder, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_bytes(b"a document")
+    opinionated_model(num_layers=1).save(tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BuildError, match=r"model holds other things already \(config\.json, model\.safetensors\)"):
+        run(folder="model")
+    with pytest.raises(BuildError, match=r"docs holds other things already \(a\.txt\)"):
+        run(open_corpus(str(tmp_path / "docs")), folder="docs")
+    for make in (build.build_shards, build.plan_shards):
+        with pytest.raises(CorpusError, match=r"docs/shards lies where the corpus files:.*docs is read, which would take manifest\.json"):
+            make(open_corpus(str(tmp_path / "docs")), model_folder, CONFIG, tmp_path / "docs" / "shards")
+    # Not even a lock is left there.
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_second_build_of_the_same_folder(run, tmp_path):
     with exclusive(tmp_path / "shards"), pytest.raises(BuildError, match="Another process is writing to"):
         run()
