@@ -90,6 +90,7 @@ def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, 
 
     def decide() -> dict[str, Any]:
         fragments = corpus.fragments(config.fragment_bytes)
+        corpus.check_readable(fragments)
         rule = _calibrated_rule(corpus, model, config, fragments, reporter)
         return {
             "identity": wanted | {"fragments": _name_of(fragments)},

@@ -9,7 +9,7 @@ from typing import Any
 from bltdata.config import fingerprint, nearest, to_mapping
 from bltdata.corpus.document import Document
 from bltdata.corpus.files import LineSource, ParagraphSource, WholeFileSource
-from bltdata.corpus.fragments import DEFAULT_FRAGMENT_BYTES, Fragment, group, take
+from bltdata.corpus.fragments import DEFAULT_FRAGMENT_BYTES, Fragment, Piece, group, take
 from bltdata.corpus.hub import HubSource
 from bltdata.corpus.jsonl import JsonlSource
 from bltdata.corpus.parquet import ParquetSource
@@ -181,6 +181,18 @@ class Corpus:
             part = f" in the split {self.split!r}" if self.split is not None else ""
             names = ", ".join(printable(str(spec)) for spec in self.specs.values())
             raise CorpusError(f"The corpus {names} has no documents{part}; {advice}.")
+
+    def check_readable(self, fragments: Iterable[Fragment]) -> None:
+        """Read the first document of each source: what is wrong with all of them is better known before a plan is made.
+
+        Raises:
+            CorpusError: it can't be read, such as for want of the column.
+        """
+        firsts: dict[str, Piece] = {}
+        for fragment in fragments:
+            firsts.setdefault(fragment.source, fragment.items[0])
+        for label, piece in firsts.items():
+            next(self._sources[label].read(piece, Counter()), None)
 
     def check_apart(self, folder: AnyPath, names: Iterable[str]) -> None:
         """Refuse a folder in which the corpus, opened again, would take what is written for documents.

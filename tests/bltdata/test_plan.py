@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import pytest
 
 from bltdata import plan
 from bltdata.build import BuildReporter, Share, build_share, plan_shards
-from bltdata.corpus import Corpus
+from bltdata.corpus import Corpus, open_corpus
 from bltdata.errors import BuildError, CorpusError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
@@ -28,6 +29,16 @@ def test_the_plan_names_what_every_shard_reads(run, finished, lines):
     assert sum(fragment["size_bytes"] for fragment in plan["fragments"]) == lines.stat().st_size
     longest = max(len(line) for line in lines.read_bytes().splitlines(keepends=True))
     assert all(fragment["size_bytes"] < CONFIG.fragment_bytes + longest for fragment in plan["fragments"])
+
+
+def test_a_column_that_is_not_there_leaves_no_plan(model_folder, tmp_path):
+    (tmp_path / "good.jsonl").write_text('{"text": "a document"}\n')
+    (tmp_path / "pages.jsonl").write_text('{"body": "a document"}\n' * 20)
+    corpus = [f"{tmp_path / 'good.jsonl'}", f"{tmp_path / 'pages.jsonl'}#text=boddy"]
+    for make in (plan_shards, functools.partial(build_share, share=Share(1, 3))):
+        with pytest.raises(CorpusError, match=r"pages\.jsonl, line 1, has no column 'boddy'; the nearest is 'body'"):
+            make(open_corpus(corpus), model_folder, CONFIG, tmp_path / "shards")
+        assert not (tmp_path / "shards" / "plan.json").exists()
 
 
 def test_a_plan_is_not_made_twice(run, undisturbed, lines, model_folder, tmp_path, monkeypatch):
