@@ -191,7 +191,7 @@ def _check_out(corpus: Corpus, folder: AnyPath) -> None:
 def _agreed(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, share: Share, reporter: BuildReporter) -> BuildPlan:
     waiting = functools.partial(reporter.said, f"Another job is writing the plan of {folder}; waiting for it.")
     with share.turn(folder, "plan", waiting):
-        return agreed_build_plan(corpus, model, config, folder, reporter)
+        return agreed_build_plan(corpus, model, config, folder, reporter, is_alone=share.count == 1)
 
 
 def _publish(job: ShardJob, folder: AnyPath, model: EntropyModel, records: list[ShardRecord]) -> Manifest:

@@ -136,7 +136,7 @@ def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: AnyPath,
     def read(plan: Mapping[str, Any]) -> tuple[SourceRules, str]:
         return SourceRules.from_mapping(plan, "The plan"), plan_fingerprint(plan)
 
-    return agreed_plan(folder, "repatch", wanted, differences, decide=decide, read=read)
+    return agreed_plan(folder, "repatch", wanted, differences, decide=decide, read=read, replaced=reporter.said)
 
 
 def _calibrated(dataset: ShardDataset, config: RepatchConfig, reporter: BuildReporter) -> SourceRules:

@@ -249,7 +249,7 @@ def _agree(dataset: ShardDataset, config: ToArrowConfig, place: Path, reporter: 
             reporter.said(f"{bad:,} of {len(dataset):,} documents are not valid UTF-8 and are left out; the first is {first!r}.")
         return {}
 
-    agreed_plan(place, "to_arrow", wanted, differences, decide=decide, read=lambda plan: fingerprint(plan))
+    agreed_plan(place, "to_arrow", wanted, differences, decide=decide, read=lambda plan: fingerprint(plan), replaced=reporter.said)
 
 
 def _invalid_documents(dataset: ShardDataset) -> tuple[int, str | None]:

@@ -46,15 +46,18 @@ def check_holds_only(folder: AnyPath, is_own: Callable[[str], bool]) -> None:
     Raises:
         BuildError: it has, or is a file.
     """
-    if isinstance(folder, Path) and not folder.is_dir():
-        if folder.exists():
-            raise BuildError(f"{folder} is a file; give a folder that doesn't exist or is empty.")
-        return
-    names = sorted(path.name for path in folder.iterdir())
-    others = [name for name in names if not (is_lock(name) or _is_leftover(name) or is_own(name))]
+    if isinstance(folder, Path) and folder.exists() and not folder.is_dir():
+        raise BuildError(f"{folder} is a file; give a folder that doesn't exist or is empty.")
+    others = others_in(folder, is_own)
     if others:
         shown = ", ".join(others[:_NUM_SHOWN]) + (f" and {len(others) - _NUM_SHOWN:,} more" if len(others) > _NUM_SHOWN else "")
         raise BuildError(f"{folder} holds other things already ({shown}); give a folder that doesn't exist or is empty.")
+
+
+def others_in(folder: AnyPath, is_own: Callable[[str], bool]) -> list[str]:
+    """What is in a folder, if there is one, but locks, what a killed writer left, and what has a name of our own; sorted."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return [name for name in names if not (is_lock(name) or _is_leftover(name) or is_own(name))]
 
 
 def check_outside(folder: AnyPath, shards: AnyPath) -> None:

@@ -41,6 +41,41 @@ def test_a_column_that_is_not_there_leaves_no_plan(model_folder, tmp_path):
         assert not (tmp_path / "shards" / "plan.json").exists()
 
 
+def test_a_build_that_made_nothing_is_begun_anew(run, lines, tmp_path):
+    # What a plan doesn't look at yet.
+    pages = tmp_path / "pages.jsonl"
+    pages.write_text('{"text": "a document"}\n{"text": null}\n')
+    with pytest.raises(CorpusError, match="line 2, has null"):
+        run(open_corpus(str(pages)))
+    with pytest.raises(BuildError, match=r"was begun with another corpus, and nothing is made yet; .* run the command once with --plan"):
+        run.job(0, 3)
+    # Nor by who isn't alone.
+    with Share(1, 3).writing(tmp_path / "shards"), pytest.raises(BuildError, match="Another process is writing to"):
+        run()
+    said: list[str] = []
+    pages.write_text('{"text": "a document"}\n{"text": "more"}\n')
+    manifest = run(open_corpus(str(pages)), reporter=BuildReporter(said=said.append))
+    assert manifest.totals.num_documents == 2
+    assert said[0] == f"{tmp_path / 'shards'} was begun with another corpus, and nothing was made yet, so it is begun anew."
+    # Now something is made.
+    with pytest.raises(BuildError, match="was begun with another corpus; choose another folder, or delete this one"):
+        run()
+
+
+def test_a_corpus_that_changed_before_the_first_shard(run, lines, model_folder, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_bytes(lines.read_bytes())
+    before = plan_shards(line_corpus(own), model_folder, CONFIG, tmp_path / "shards")
+    os.utime(own, (1, 1))
+    said: list[str] = []
+    after = plan_shards(line_corpus(own), model_folder, CONFIG, tmp_path / "shards", reporter=BuildReporter(said=said.append))
+    assert said == [
+        f"{tmp_path / 'shards'} was begun with another corpus (its files have changed), and nothing was made yet, so it is begun anew."
+    ]
+    assert after.fingerprint == before.fingerprint
+    assert run(line_corpus(own)).totals.num_documents == 60
+
+
 def test_a_plan_is_not_made_twice(run, undisturbed, lines, model_folder, tmp_path, monkeypatch):
     planned = plan_shards(line_corpus(lines), model_folder, CONFIG, tmp_path / "shards")
     assert {path.name for path in (tmp_path / "shards").iterdir()} == {".lock", "plan.json"}
