@@ -6,6 +6,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.counting import counted, workers_option
+from bltdata.cli.outputs import check_file
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 
@@ -27,6 +28,10 @@ def compare(folders: tuple[AnyPath, ...], page: Path | None, markdown: Path | No
     Each DIR is a folder that build-shards or repatch wrote: other rules, thresholds or entropy models on the same
     documents, or other documents.
     """
+    check_file(page, "the page")
+    check_file(markdown, "the tables")
+    check_file(plot, "the picture")
+
     from bltdata import atomic
     from bltdata.shards import open_shards
     from bltdata.stats import to_comparison_page

@@ -8,6 +8,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.counting import counted, workers_option
+from bltdata.cli.outputs import check_file, check_folder
 from bltdata.errors import ShardError
 from bltdata.remote import AnyPath
 
@@ -59,6 +60,10 @@ def entropy_stats(
     DIR is a folder that build-shards wrote; several are reported as one dataset, and each is diagnosed by itself. Means,
     standard deviations (of the population) and percentiles are exact.
     """
+    check_file(page, "the page")
+    check_file(markdown, "the tables")
+    check_folder(plots, "the pictures")
+
     from bltdata import atomic
     from bltdata.shards import open_shards
     from bltdata.stats import to_markdown, to_page

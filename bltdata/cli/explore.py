@@ -7,6 +7,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
 from bltdata.cli.one_document import Beginning, entropies_as_built, read_file, read_text
+from bltdata.cli.outputs import check_file
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.remote import AnyPath
 
@@ -71,8 +72,7 @@ def explore(
     under the text, the mean length and how it depends on the threshold. What the page computes is what `PatchRule` computes.
     """
     _check_sources(shards, doc_id, num_documents, text, file, model_folder, rule_from)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give a file to write the page to.")
+    check_file(out, "the page")
 
     from bltdata.atomic import write_bytes
     from bltdata.explore import explorer_page

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command
+from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, given_options, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
@@ -150,8 +151,7 @@ def _check_out(out: Path | None) -> None:
         return
     if out.suffix != ".parquet":
         raise ConfigError(f"The name of {out} doesn't end in .parquet; end it so, or leave --out away to get JSON lines.")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give a file to write the scores to.")
+    check_file(out, "the scores")
 
 
 def _documents(text: str | None, file: Path | None) -> Iterable["Document"]:

@@ -11,6 +11,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, wants_colour
 from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes, read_file, read_text
+from bltdata.cli.outputs import check_file
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import from_mapping, to_mapping
 from bltdata.errors import ConfigError, ShardError
@@ -75,6 +76,7 @@ def show(
     escape. A document of a dataset is cut again if a rule is given.
     """
     _check_sources(text, file, shards, document, model_folder)
+    check_file(html_file, "the page")
     sections = read_sections(config_file, SECTIONS)
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
     wanted = _wanted(rule_settings, rule_from, target_patch_length)
@@ -203,8 +205,6 @@ def _write_page(shown: _Shown, path: Path) -> None:
     from bltdata.atomic import write_bytes
     from bltdata.patching.display import html_page
 
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give a file to write the page to.")
     write_bytes(path, html_page(shown.patches, shown.name, [_summary(shown)], shown.limit).encode())
 
 

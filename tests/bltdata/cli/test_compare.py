@@ -91,6 +91,17 @@ def test_a_rule_says_what_it_sets(dataset_folder: MakeDataset, rows: Rows, rule:
     assert describe_rules(dataclasses.replace(manifest, patch_rule=rule)) == said
 
 
+@pytest.mark.parametrize(("option", "what"), [("--html", "the page"), ("--markdown", "the tables"), ("--plot", "the picture")])
+def test_what_could_not_be_written_is_not_compared(
+    two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, what: str
+) -> None:
+    monkeypatch.setattr("bltdata.cli.compare.counted", lambda *_: pytest.fail("it is counted"))
+    result = run(*two, option, tmp_path)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path} is a folder; give a file to write {what} to.\n")
+    below = run(*two, option, two[0] / "manifest.json" / "report")
+    assert below.stderr == f"Error: {two[0] / 'manifest.json'} is a file, and so {what} can't be written below it; give another path.\n"
+
+
 def test_one_dataset_is_none_to_compare(two: list[Path]) -> None:
     result = run(two[0])
     assert result.exit_code == 1

@@ -310,6 +310,7 @@ def test_a_page_beside_json(dataset: Path, tmp_path: Path) -> None:
         (["--file", "{tmp}/nothing", "--scheme", "byte"], "There is no file or folder"),
         (["--file", "{tmp}", "--scheme", "byte"], "Is a directory"),
         (["--text", "a", "--scheme", "byte", "--html", "{tmp}"], "is a folder; give a file"),
+        (["--text", "a", "--threshold", "1", "--entropy-model", "nowhere", "--html", "{tmp}"], "is a folder; give a file"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(dataset: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
