@@ -1,5 +1,6 @@
-"""What lies in a folder of shards beside them, and which folders shards may be written to."""
+"""What lies in a folder of shards beside them, which folders shards may be written to, and what a folder is that is no dataset."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,15 @@ from bltdata.atomic import TEMPORARY_SUFFIX
 from bltdata.errors import BuildError
 from bltdata.lease import LEASE_PREFIX
 from bltdata.lock import JOBS_FOLDER, LOCK_FILE
-from bltdata.remote import AnyPath, parts_below
+from bltdata.remote import AnyPath, RemotePath, parts_below
 from bltdata.shards.schema import LEDGER_FOLDER, MANIFEST_NAME, PLAN_FILE, shard_name
 
 MADE_BY_A_BUILD = (MANIFEST_NAME, PLAN_FILE, shard_name(0), f"{LEDGER_FOLDER}/{Path(shard_name(0)).stem}.json")
 """What a build writes below its folder, one file of each kind."""
 
+_MAKERS = {"repatch": "repatch", "from_arrow": "convert", "to_arrow": "convert", "identity": "build-shards"}
+"""What only the plan of one command has; that of `repatch` has an identity as well."""
+_MODEL_FILES = ("config.json", "model.safetensors")
 _SHARD = re.compile(r"part-\d{5,}\.parquet")
 _NUM_SHOWN = 3
 
@@ -58,6 +62,50 @@ def others_in(folder: AnyPath, is_own: Callable[[str], bool]) -> list[str]:
     """What is in a folder, if there is one, but locks, what a killed writer left, and what has a name of our own; sorted."""
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     return [name for name in names if not (is_lock(name) or _is_leftover(name) or is_own(name))]
+
+
+def maker_of(folder: AnyPath) -> str:
+    """The command that made, or began to make, the shards in a folder, as its plan says; `build-shards` where nothing says."""
+    plan = _plan_keys(folder)
+    return next((command for key, command in _MAKERS.items() if key in plan), "build-shards")
+
+
+def instead_of_dataset(folder: AnyPath) -> str:
+    """What a folder without a manifest is, and what to do about it, in one sentence."""
+    give = "give the folder that build-shards wrote"
+    if folder.is_file():
+        its_own = f"give its own, {folder.parent}" if (folder.parent / MANIFEST_NAME).exists() else give
+        return f"{folder} is a file, and a dataset is a folder; {its_own}."
+    if not folder.exists():
+        return f"There is no folder {folder}; {give}." if isinstance(folder, Path) else f"There is nothing at {folder}; check the address."
+    names = {path.name for path in folder.iterdir()}
+    if PLAN_FILE in names:
+        if "to_arrow" in _plan_keys(folder):
+            return f"{folder} holds Arrow files and no shards; bltdata convert --arrow makes shards of them."
+        return f"{folder} has no {MANIFEST_NAME}: the build did not finish; run {maker_of(folder)} again to resume."
+    if any(map(_SHARD.fullmatch, names)):
+        return f"{folder} has no {MANIFEST_NAME}: the build did not finish, or not all of it was copied; copy the rest, or build it anew."
+    if names.issuperset(_MODEL_FILES):
+        return f"{folder} holds a model and no shards; {give}."
+    datasets = [name for name in _folders_in(folder) if any((folder / name / own).exists() for own in (MANIFEST_NAME, PLAN_FILE))]
+    if datasets:
+        which = "the dataset" if len(datasets) == 1 else "the datasets"
+        return f"{folder} holds {which} {', '.join(datasets)}; name one of them, such as {folder / datasets[0]}."
+    return f"{folder} has no {MANIFEST_NAME}, so it is no dataset; {give}."
+
+
+def _folders_in(folder: AnyPath) -> list[str]:
+    if isinstance(folder, RemotePath):
+        return [name for name, size in folder.listing().items() if size is None]
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+def _plan_keys(folder: AnyPath) -> set[str]:
+    try:
+        plan = json.loads((folder / PLAN_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return set(plan) if isinstance(plan, dict) else set()
 
 
 def check_outside(folder: AnyPath, shards: AnyPath) -> None:

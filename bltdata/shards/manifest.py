@@ -9,6 +9,7 @@ from typing import Any
 from bltdata import __version__, atomic, config
 from bltdata.errors import ConfigError, RemoteError, ShardError
 from bltdata.remote import AnyPath, as_path
+from bltdata.shards.folder import instead_of_dataset
 from bltdata.shards.footer import check_format_version, decode_json
 from bltdata.shards.precision import Precision
 from bltdata.shards.record import ShardRecord
@@ -186,11 +187,8 @@ def _fingerprint(
 def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
         mapping = decode_json(path.read_bytes())
-    except FileNotFoundError as error:
-        if isinstance(path, Path) and not path.parent.is_dir():
-            raise ShardError(f"There is no folder {path.parent}; give the folder that build-shards wrote.") from error
-        unfinished = "the build did not finish" if isinstance(path, Path) else "the address is wrong, or the build did not finish"
-        raise ShardError(f"{path.parent} has no {path.name}: {unfinished}; run build-shards again to resume.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ShardError(instead_of_dataset(path.parent)) from error
     except RemoteError:
         # Not a fault of the dataset: nobody knows whether there is a manifest.
         raise

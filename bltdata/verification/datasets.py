@@ -43,8 +43,7 @@ class DatasetCheck:
         try:
             self.manifest = Manifest.parse(folder)
         except ShardError as error:
-            message = str(error).removeprefix(f"{folder / MANIFEST_NAME} ").removeprefix(f"{folder} ")
-            self._fault("manifest", message, file=MANIFEST_NAME)
+            self._fault_of_manifest(str(error))
             return
         self.index = DocumentIndex(len(self.manifest.shards))
         self._findings = [ShardFindings()] * len(self.manifest.shards)
@@ -119,6 +118,18 @@ class DatasetCheck:
 
     def _fault(self, kind: str, message: str, **place: Any) -> None:
         self.log.add(self.fault(kind, message, **place))
+
+    def _fault_of_manifest(self, sentence: str) -> None:
+        """The fault that there is no manifest which can be read; a line says its place, so the sentence need not say it once more."""
+        of_file, of_folder = (f"{place} " for place in (self.folder / MANIFEST_NAME, self.folder))
+        if sentence.startswith(of_folder):
+            self._fault("manifest", f"it {sentence.removeprefix(of_folder)}")
+        elif sentence.startswith(of_file):
+            self._fault("manifest", f"it {sentence.removeprefix(of_file)}", file=MANIFEST_NAME)
+        elif (self.folder / MANIFEST_NAME).exists():
+            self._fault("manifest", sentence, file=MANIFEST_NAME)
+        else:
+            self._fault("manifest", f"{sentence[0].lower()}{sentence[1:]}".replace(f"no folder {self.folder}", "no such folder"))
 
     def _note(self, message: str) -> Note:
         return Note(folder=str(self.folder), message=message)

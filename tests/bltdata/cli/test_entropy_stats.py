@@ -99,7 +99,7 @@ def test_no_documents(dataset_folder: MakeDataset, tmp_path: Path) -> None:
     ("prepare", "message"),
     [
         (lambda folder: [folder / "nothing"], "There is no folder"),
-        (lambda folder: [folder.parent], "has no manifest.json: the build did not finish"),
+        (lambda folder: [folder.parent], "holds the dataset shards; name one of them, such as "),
         (lambda folder: [folder, folder / ".." / folder.name], "is given twice"),
         (lambda folder: os.truncate(folder / "part-00000.parquet", 100) or [folder], "has 100 bytes instead of"),
         (lambda folder: (folder / "part-00000.parquet").unlink() or [folder], "is missing; put it back"),

@@ -1,11 +1,12 @@
-"""Which folders shards may be written to."""
+"""Which folders shards may be written to, and what a folder is that is no dataset."""
 
 from pathlib import Path
 
 import pytest
 
-from bltdata.errors import BuildError
+from bltdata.errors import BuildError, ShardError
 from bltdata.remote import RemotePath, as_path
+from bltdata.shards import Manifest
 from bltdata.shards.folder import check_holds_only, check_out, check_outside
 
 TRACES = (".lock", ".lock-000007", ".plan.json.77-0a1b.tmp", "built/part-00000.json", "part-00000.parquet", "part-123456.parquet")
@@ -82,3 +83,59 @@ def test_links_lead_into_shards_too(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "shards")
     with pytest.raises(BuildError, match="lies in the folder of the shards"):
         check_outside(tmp_path / "link" / "new", tmp_path / "shards")
+
+
+GIVE = "give the folder that build-shards wrote"
+
+
+@pytest.mark.parametrize(
+    ("names", "plan", "said"),
+    [
+        (
+            ["plan.json", "part-00000.parquet"],
+            '{"identity": {}}',
+            "has no manifest.json: the build did not finish; run build-shards again to",
+        ),
+        (["plan.json"], '{"identity": {}, "repatch": {}}', "has no manifest.json: the build did not finish; run repatch again to resume."),
+        (["plan.json"], '{"from_arrow": {}}', "has no manifest.json: the build did not finish; run convert again to resume."),
+        (["plan.json"], "{", "has no manifest.json: the build did not finish; run build-shards again to resume."),
+        (["plan.json", "a.arrow"], '{"to_arrow": {}}', "holds Arrow files and no shards; bltdata convert --arrow makes shards of them."),
+        (
+            ["part-00000.parquet"],
+            "",
+            "has no manifest.json: the build did not finish, or not all of it was copied; copy the rest, or build it",
+        ),
+        (["config.json", "model.safetensors", "metrics.jsonl"], "", f"holds a model and no shards; {GIVE}."),
+        (
+            ["train/manifest.json", "validation/plan.json", "a.txt"],
+            "",
+            "holds the datasets train, validation; name one of them, such as {}/train.",
+        ),
+        (["test/manifest.json"], "", "holds the dataset test; name one of them, such as {}/test."),
+        (["a.txt", "sub/b.txt"], "", f"has no manifest.json, so it is no dataset; {GIVE}."),
+    ],
+)
+def test_what_a_folder_is_instead(folder, names, plan, said):
+    put(folder, *names)
+    if plan:
+        (folder / "plan.json").write_bytes(plan.encode())
+    with pytest.raises(ShardError) as caught:
+        Manifest.read(folder)
+    assert str(caught.value).startswith(f"{folder} {said.format(folder)}")
+    assert str(caught.value).endswith(".")
+
+
+def test_what_is_no_folder(folder, dataset_folder, rows):
+    with pytest.raises(ShardError) as caught:
+        Manifest.read(folder)
+    nothing = (
+        f"There is nothing at {folder}; check the address." if isinstance(folder, RemotePath) else f"There is no folder {folder}; {GIVE}."
+    )
+    assert str(caught.value) == nothing
+    put(folder, "a.txt")
+    with pytest.raises(ShardError) as caught:
+        Manifest.read(folder / "a.txt")
+    assert str(caught.value) == f"{folder / 'a.txt'} is a file, and a dataset is a folder; {GIVE}."
+    shards = dataset_folder(rows(3))
+    with pytest.raises(ShardError, match=f"is a file, and a dataset is a folder; give its own, {shards}"):
+        Manifest.read(shards / "part-00000.parquet")

@@ -460,7 +460,7 @@ def test_empty_documents_may_be_shared(dataset_folder: Callable[..., Path], row:
 def test_one_dataset_that_cant_be_read_doesnt_stop_the_others(good: Path, tmp_path: Path) -> None:
     report = verify_dataset(tmp_path / "no", good)
     assert kinds(report) == {"manifest"}
-    assert "There is no folder" in report.faults[0].message
+    assert report.faults[0].message == "there is no such folder; give the folder that build-shards wrote."
     assert [dataset.num_documents for dataset in report.datasets] == [0, len(open_shards(good))]
 
 
