@@ -22,7 +22,7 @@ from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardDataset, ShardRecord, ShardWriter, open_shards, read_metadata
 from bltdata.shards.batches import cut_again
 from bltdata.shards.calibration import calibrate_shards
-from bltdata.shards.folder import check_out, check_outside
+from bltdata.shards.folder import check_out, check_outside, run_again
 from bltdata.shards.record import file_checksum
 from bltdata.shards.schema import PLAN_FILE
 
@@ -65,7 +65,7 @@ class RepatchJob:
         record, path = self.dataset.manifest.shards[index], self.dataset.paths[index]
         # Of every bit: what is copied is not looked at again.
         if file_checksum(path) != record.checksum:
-            raise ShardError(f"The shard {path} differs from its checksum; delete it and run build-shards again.")
+            raise ShardError(f"The shard {path} differs from its checksum; delete it and {run_again(path.parent)}.")
         with published(self.folder / record.file) as file, ShardWriter(file, self.metadata(path)) as writer:
             writer.left_out.update(record.left_out)
             for table in self.dataset.iter_shard(index):

@@ -25,7 +25,7 @@ from bltdata.lock import exclusive
 from bltdata.remote import AnyPath
 from bltdata.shards import ShardDataset, open_shards, schema
 from bltdata.shards.columns import list_column
-from bltdata.shards.folder import check_holds_only, check_outside
+from bltdata.shards.folder import check_holds_only, check_outside, run_again
 from bltdata.shards.record import file_checksum
 from bltdata.shards.schema import PLAN_FILE
 
@@ -105,7 +105,7 @@ class ToArrowJob:
         shard, source, path = self.dataset.manifest.shards[index], self.dataset.paths[index], self.paths[index]
         # Of every bit: what is copied is not looked at again.
         if file_checksum(source) != shard.checksum:
-            raise ShardError(f"The shard {source} differs from its checksum; delete it and run build-shards again.")
+            raise ShardError(f"The shard {source} differs from its checksum; delete it and {run_again(source.parent)}.")
         # While the file is made anew, an old marker would call it whole.
         marker_of(path).unlink(missing_ok=True)
         num_documents = num_bytes = left_out = 0

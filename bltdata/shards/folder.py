@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from bltdata.atomic import TEMPORARY_SUFFIX
 from bltdata.errors import BuildError
@@ -64,10 +65,19 @@ def others_in(folder: AnyPath, is_own: Callable[[str], bool]) -> list[str]:
     return [name for name in names if not (is_lock(name) or _is_leftover(name) or is_own(name))]
 
 
-def maker_of(folder: AnyPath) -> str:
-    """The command that made, or began to make, the shards in a folder, as its plan says; `build-shards` where nothing says."""
+def maker_of(folder: AnyPath, corpus: Mapping[str, Any] | None = None) -> str:
+    """The command that made, or began to make, the shards in a folder.
+
+    Its plan says so. Without one, what the manifest says of the corpus does where it was Arrow files; else it is `build-shards`.
+    """
     plan = _plan_keys(folder)
-    return next((command for key, command in _MAKERS.items() if key in plan), "build-shards")
+    unsaid = "convert" if "arrow" in (corpus or ()) else "build-shards"
+    return next((command for key, command in _MAKERS.items() if key in plan), unsaid)
+
+
+def run_again(folder: AnyPath, corpus: Mapping[str, Any] | None = None) -> str:
+    """What to do to have a shard of a folder made once more, for the end of a sentence; see `maker_of`."""
+    return f"run {maker_of(folder, corpus)} again"
 
 
 def instead_of_dataset(folder: AnyPath) -> str:
@@ -82,7 +92,7 @@ def instead_of_dataset(folder: AnyPath) -> str:
     if PLAN_FILE in names:
         if "to_arrow" in _plan_keys(folder):
             return f"{folder} holds Arrow files and no shards; bltdata convert --arrow makes shards of them."
-        return f"{folder} has no {MANIFEST_NAME}: the build did not finish; run {maker_of(folder)} again to resume."
+        return f"{folder} has no {MANIFEST_NAME}: the build did not finish; {run_again(folder)} to resume."
     if any(map(_SHARD.fullmatch, names)):
         return f"{folder} has no {MANIFEST_NAME}: the build did not finish, or not all of it was copied; copy the rest, or build it anew."
     if names.issuperset(_MODEL_FILES):

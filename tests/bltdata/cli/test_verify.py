@@ -38,6 +38,14 @@ def test_a_line_for_each_fault(shards):
     assert result.stderr.endswith("6 faults.\n")
 
 
+def test_a_missing_shard_was_not_looked_at(shards):
+    (shards / "part-00001.parquet").unlink()
+    result = run(shards)
+    assert result.exit_code == 1
+    assert f"{shards}: 1 of 2 shards, 20 documents, " in result.stderr
+    assert result.stderr.endswith("1 fault.\n")
+
+
 def test_json(shards, dataset_folder, rows):
     other = dataset_folder(rows(5), name="other")
     result = run(shards, other, "--json")
