@@ -119,7 +119,7 @@ def build_shards(
     if table["device"] == "auto":
         table["device"] = resolve_device().type
     config = settings(ctx, BuildConfig, table, defaults={"rule": rule}, where=section_name(config_file, "build"))
-    corpus = corpora.open(None if split == "all" else split)
+    corpus = corpora.open(split)
     if plan_only:
         plan = plan_shards(corpus, model_folder, config, out, reporter=BuildReporter(said=say))
         if as_json:

@@ -74,7 +74,7 @@ def evaluate_entropy_model(
     prepare_allocator()
     where = resolve_device(device)
     model = EntropyModel.load(model_folder).to(where)
-    corpus = corpora.open(None if split == "all" else split)
+    corpus = corpora.open(split)
     with progress(sample_bytes or expected_bytes(corpus, corpus.fragments()), "Scoring", "bytes") as advance:
         found = evaluate(
             model,

@@ -17,7 +17,7 @@ from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, given_options, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
 from bltdata.config import to_mapping
-from bltdata.corpus.config import CorpusConfig
+from bltdata.corpus.config import ALL, CorpusConfig
 from bltdata.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def score(
     from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
 
     where = resolve_device(device)
-    corpus = corpora.open(None if split in (None, "all") else split) if "corpus" in given else None
+    corpus = corpora.open(split or ALL) if "corpus" in given else None
     documents = _documents(text, file) if corpus is None else corpus
     prepare_allocator()
     model = EntropyModel.load(model_folder).to(where)
