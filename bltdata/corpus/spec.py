@@ -211,8 +211,9 @@ def _parse_options(kind: str, options_text: str, text: str) -> dict[str, Any]:
 
 def _parse_value(name: str, value: str, text: str) -> Any:
     if name in ("limit", "min_bytes", "max_bytes"):
-        if not re.fullmatch(r"\d[\d_]*", value, re.ASCII):
-            raise ConfigError(f"The corpus {text!r} has {name}={value}; it must be a whole number.")
+        least = 1 if name == "limit" else 0
+        if not re.fullmatch(r"[+-]?\d+(_\d+)*", value, re.ASCII) or int(value) < least:
+            raise ConfigError(f"The corpus {text!r} has {name}={value}; it must be a whole number, at least {least}.")
         return int(value)
     if name == "document" and value not in UNITS:
         raise ConfigError(f"The corpus {text!r} has document={value}{nearest(value, UNITS)}.")

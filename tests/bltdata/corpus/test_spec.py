@@ -96,8 +96,10 @@ def test_the_text_of_a_spec_parses_back(spec):
         ("a.txt#limit", r"has the option 'limit', which isn't key=value; where the '#' belongs to the path, end the spec with another '#'"),
         ("a.txt#limit=2&limit=3", r"gives the option 'limit' twice"),
         ("a.txt#limit=ten", r"has limit=ten; it must be a whole number"),
-        ("a.txt#limit=-1", r"has limit=-1; it must be a whole number"),
-        ("a.txt#limit=0", r"limit is 0; it must be at least 1"),
+        ("a.txt#limit=-1", r"has limit=-1; it must be a whole number, at least 1\."),
+        ("a.txt#min_bytes=-1", r"has min_bytes=-1; it must be a whole number, at least 0\."),
+        ("a.txt#limit=1__0", r"has limit=1__0; it must be a whole number"),
+        ("a.txt#limit=0", r"has limit=0; it must be a whole number, at least 1\."),
         ("a.txt#min_bytes=5&max_bytes=4", r"max_bytes is 4; it must be at least min_bytes, which is 5"),
         ("a.jsonl#text=", r"has nothing after text="),
         ("a.txt#source=a/b", r"source is 'a/b'; it must be a printable name without '/'"),
@@ -112,6 +114,8 @@ def test_bad_specs(text, message):
 def test_length_limits():
     check_lengths(0, None)
     check_lengths(3, 3)
+    with pytest.raises(ConfigError, match="limit is 0; it must be at least 1"):
+        CorpusSpec(kind="python-docs", limit=0)
     with pytest.raises(ConfigError, match="min_bytes is -1; it must be at least 0"):
         check_lengths(-1, None)
 
