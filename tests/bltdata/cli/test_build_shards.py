@@ -164,10 +164,10 @@ def test_killed_at_random_moments(settings, tmp_path):
     [
         ([], "The rule 'entropy' has no threshold: give --threshold, or --target-patch-length to calibrate one."),
         (["--threshold", "-1"], r"threshold is -1\.0; it must lie between 0 and ln 260"),
-        (["--threshold", "nan"], "threshold.* is nan; it must be a finite number"),
-        (["--threshold", "inf"], "threshold.* is inf; it must be a finite number"),
+        (["--threshold", "nan"], "--threshold is nan; it must be a finite number"),
+        (["--threshold", "inf"], "--threshold is inf; it must be a finite number"),
         (["--threshold", "6"], r"threshold is 6\.0; it must lie between 0 and ln 260"),
-        (["--target-patch-length", "nan"], "target_patch_length.* is nan; it must be a finite number"),
+        (["--target-patch-length", "nan"], "--target-patch-length is nan; it must be a finite number"),
         (["--target-patch-length", "-3"], "target_patch_length is -3; it must be a number of bytes, at least 1"),
         (["--target-patch-length", "3000"], "No threshold makes patches of 3000 bytes"),
         (["--threshold", "1", "--target-patch-length", "4"], r"Both a threshold \(1\) and a target patch length \(4\) are given"),
