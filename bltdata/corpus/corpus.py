@@ -157,7 +157,11 @@ class Corpus:
         # Ids from a column are only as unique as their owner made them; all others are by their making.
         seen: set[str] | None = set() if spec.id is not None else None
         for piece in fragment.items:
-            for local_id, data in itertools.islice(source.read(piece, counts), piece.max_documents):
+            for record in itertools.islice(source.read(piece, counts), piece.max_documents):
+                if isinstance(record, str):
+                    counts[record] += 1
+                    continue
+                local_id, data = record
                 doc_id = f"{fragment.source}/{local_id}"
                 if seen is not None:
                     if doc_id in seen:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bltdata.config import fingerprint
+from bltdata.corpus.document import Record
 from bltdata.corpus.files import WholeFileSource
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileSet, find_files
@@ -44,7 +45,7 @@ class PythonDocsSource(WholeFileSource):
             yield Piece(name=f"topics/{name}", size_bytes=len(text))
         yield from super().pieces(target_bytes)
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The topic or module."""
         # A topic is no file; that also tells it from a module of that name.
         if piece.file_bytes is None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from bltdata.address import is_url
 from bltdata.config import fingerprint
+from bltdata.corpus.document import Record
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileEntry, find_files, fixed_part, matches, printable
 from bltdata.corpus.remote_files import check_remote_file, find_remote_files
@@ -25,8 +26,8 @@ class Source(Protocol):
     def count(self, piece: Piece, at_most: int) -> int:
         """How many documents a piece holds, or any number from `at_most` up where it holds at least that many."""
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
-        """The documents of a piece, in order: their ids within the source, and their bytes.
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
+        """The documents of a piece, in order: their ids within the source, and their bytes; for a record that is left out, why.
 
         Args:
             piece: one of `pieces`, made here or in another process.

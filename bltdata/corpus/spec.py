@@ -20,18 +20,19 @@ from bltdata.errors import ConfigError
 
 Kind = Literal["python-docs", "files", "jsonl", "parquet", "hf"]
 DocumentUnit = Literal["file", "line", "paragraph"]
+InvalidRecords = Literal["stop", "leave-out"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
-UNITS: tuple[str, ...] = get_args(DocumentUnit)
+_CHOICES = {"document": get_args(DocumentUnit), "invalid": get_args(InvalidRecords)}
 
 _COMMON_OPTIONS = ("source", "limit", "min_bytes", "max_bytes")
-_COLUMN_OPTIONS = ("text", "id")
+_RECORD_OPTIONS = ("text", "id", "invalid")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "python-docs": _COMMON_OPTIONS,
     "files": ("document", *_COMMON_OPTIONS),
-    "jsonl": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
-    "parquet": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
-    "hf": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
+    "jsonl": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
+    "parquet": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
+    "hf": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
 }
 """Kind -> the options it takes after `#`."""
 
@@ -62,10 +63,13 @@ class CorpusSpec:
     """The column that holds the document; without it `text`, else `content`."""
     id: str | None = None
     """The column that names the document; without it the file and the number of the line or row."""
+    invalid: InvalidRecords = "stop"
+    """What to do about a line that is no JSON object, or a record without a text or an id: `stop` with an error that says where it is, or
+    `leave-out` such records and count them."""
     source: str | None = None
     """The label; without it the name of the file, folder or dataset."""
     limit: int | None = None
-    """Take the first so many documents of the source only, counted before any is left out by split or length."""
+    """Take the first so many documents of the source only, counted before any is left out by split or length, or as invalid."""
     min_bytes: int = 0
     """Leave out, and count, documents shorter than this."""
     max_bytes: int | None = None
@@ -143,6 +147,11 @@ class CorpusSpec:
             name, is_folder = os.path.basename(path), os.path.isdir(path)
         return printable(name if is_folder else _LAST_ENDING.sub("", _COMPRESSED_ENDING.sub("", name))) or self.kind
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether records that are no documents are left out and counted."""
+        return self.invalid == "leave-out"
+
     def _hub_name(self) -> str:
         name = self.location if self.revision is None else f"{self.location}@{self.revision}"
         if self.hub_split != DEFAULT_HUB_SPLIT:
@@ -215,8 +224,8 @@ def _parse_value(name: str, value: str, text: str) -> Any:
         if not re.fullmatch(r"[+-]?\d+(_\d+)*", value, re.ASCII) or int(value) < least:
             raise ConfigError(f"The corpus {text!r} has {name}={value}; it must be a whole number, at least {least}.")
         return int(value)
-    if name == "document" and value not in UNITS:
-        raise ConfigError(f"The corpus {text!r} has document={value}{nearest(value, UNITS)}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ConfigError(f"The corpus {text!r} has {name}={value}{nearest(value, _CHOICES[name])}.")
     if not value:
         raise ConfigError(f"The corpus {text!r} has nothing after {name}=; give a value or leave the option out.")
     return value

@@ -194,6 +194,28 @@ def test_the_fragment_size_changes_the_shards_and_not_the_documents(run, tmp_pat
         assert abs(left.entropy_nats.astype(np.float32) - right.entropy_nats.astype(np.float32)).max() <= 1 / 256
 
 
+def test_invalid_records_are_left_out_whoever_reads_them(run, tmp_path):
+    pages = tmp_path / "pages.jsonl"
+    lines = [json.dumps({"text": f"{number} " + "x" * (number % 40)}) for number in range(60)]
+    lines[7], lines[30], lines[31] = "{", '{"text": null}', "[]"
+    pages.write_text("\n".join(lines))
+    corpus = open_corpus(f"{pages}#invalid=leave-out")
+    manifest = run(corpus, folder="one")
+    assert manifest.totals.left_out == {"no JSON object": 2, "no text": 1}
+    assert manifest.totals.num_documents == len(rows_of(tmp_path / "one")) == 57
+    assert len(manifest.shards) > 3
+    assert manifest.corpus["specs"] == [f"jsonl:{pages}#invalid=leave-out"]
+    run(corpus, folder="two", workers=2)
+    with pytest.raises(Stopped):
+        run(corpus, folder="stopped", reporter=stop_after(2))
+    run(corpus, folder="stopped")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "stopped")
+    # A threshold that is calibrated is so on what is there.
+    assert run(corpus, config=CALIBRATED, folder="calibrated").totals.left_out == manifest.totals.left_out
+    with pytest.raises(CorpusError, match=r"pages\.jsonl, line 8, is not valid JSON"):
+        run(open_corpus(str(pages)), folder="stops")
+
+
 def test_what_is_left_out_is_counted(run, lines):
     manifest = run(line_corpus(lines, min_bytes=10, max_bytes=50))
     lengths = [len(document.data) for document in line_corpus(lines)]
