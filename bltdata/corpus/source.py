@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Protocol
 
 from bltdata.address import is_url
@@ -11,7 +11,7 @@ from bltdata.corpus.document import Record
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileEntry, find_files, fixed_part, matches, printable
 from bltdata.corpus.remote_files import check_remote_file, find_remote_files
-from bltdata.corpus.spec import CorpusSpec
+from bltdata.corpus.spec import CorpusSpec, kind_of_name
 from bltdata.corpus.streams import estimate_raw_bytes
 from bltdata.errors import CorpusError
 from bltdata.remote import AnyPath, as_path, parts_below
@@ -57,10 +57,12 @@ class DiskSource:
         """Find the files.
 
         Raises:
-            CorpusError: there are none.
+            CorpusError: there are none, or most of them look like files of records, and nobody said that each is a document.
         """
         self.spec = spec
         self.files = find_remote_files(spec.location, self.endings) if is_url(spec.location) else find_files(spec.location, self.endings)
+        if spec.is_guess:
+            _check_guess(spec.location, [entry.name for entry in self.files.entries])
 
     def pieces(self, target_bytes: int) -> Iterator[Piece]:
         """Each file whole."""
@@ -127,3 +129,16 @@ class DiskSource:
         return [
             [entry.name, entry.size_bytes, entry.modified_ns if entry.version is None else entry.version] for entry in self.files.entries
         ]
+
+
+def _check_guess(location: str, names: Sequence[str]) -> None:
+    """Refuse to take files of records for a document each, because a folder has no ending."""
+    kind, count = Counter(map(kind_of_name, names)).most_common(1)[0]
+    if kind is not None and 2 * count > len(names):
+        record = {"jsonl": "line", "parquet": "row"}[kind]
+        example = next(name for name in names if kind_of_name(name) == kind)
+        place = printable(location)
+        raise CorpusError(
+            f"{place} holds files such as {example}, and nothing says whether each is one document; "
+            f"write {kind}:{place} for a document a {record}, or files:{place} for a document a file."
+        )

@@ -80,6 +80,8 @@ class CorpusSpec:
     """The split of a Hugging Face dataset, as its publisher made it."""
     revision: str | None = None
     """The commit, branch or tag of a Hugging Face dataset."""
+    is_guess: bool = dataclasses.field(default=False, compare=False)
+    """Whether nothing but the want of an ending says that these are `files`; what is there may say otherwise."""
 
     def __post_init__(self) -> None:
         """Check what no single field shows."""
@@ -114,8 +116,9 @@ class CorpusSpec:
         """
         check_url(re.sub(r"^(files|jsonl|parquet):(?=\w+:)", "", text))
         address, _, options_text = text.rpartition("#") if "#" in text else (text, "", "")
-        kind, location = _split_kind(address)
-        values: dict[str, Any] = {"kind": kind, "location": location}
+        said, location = _split_kind(address)
+        kind = said or "files"
+        values: dict[str, Any] = {"kind": kind, "location": location, "is_guess": said is None}
         if kind == "hf":
             values |= _split_hub_name(location)
         values |= _parse_options(kind, options_text, text)
@@ -171,7 +174,12 @@ def check_lengths(min_bytes: int, max_bytes: int | None) -> None:
         raise ConfigError(f"max_bytes is {max_bytes}; it must be at least min_bytes, which is {min_bytes}.")
 
 
-def _split_kind(address: str) -> tuple[str, str]:
+def kind_of_name(name: str) -> str | None:
+    """The kind that the ending of a file's name says, such as `jsonl`; None where it says none."""
+    return next((kind for ending, kind in _BY_ENDING if ending.search(name)), None)
+
+
+def _split_kind(address: str) -> tuple[str | None, str]:
     if address == "python-docs":
         return address, ""
     prefix = _KIND_PREFIX.match(address)
@@ -184,7 +192,7 @@ def _split_kind(address: str) -> tuple[str, str]:
         return prefix[1], address[prefix.end() :]
     if not address:
         raise ConfigError("A corpus spec is empty; write e.g. python-docs, notes/, or pages.jsonl.gz.")
-    return next((kind for ending, kind in _BY_ENDING if ending.search(address)), "files"), address
+    return kind_of_name(address), address
 
 
 def _split_hub_name(location: str) -> dict[str, Any]:

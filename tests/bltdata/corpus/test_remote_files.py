@@ -184,3 +184,10 @@ def test_shards_are_not_written_where_the_corpus_is_read(put):
     for spec, out in (("", "-6"), ("/*", "/shards"), ("/a.txt", "/shards"), ("/**/*.txt", "/shards")):
         open_corpus(f"files:{place}{spec}").check_apart(RemotePath(f"{place}{out}"), ["plan.json"])
     open_corpus(f"files:{place}").check_apart(Path("pages"), ["plan.json"])
+
+
+def test_files_of_records_are_not_taken_for_documents(put):
+    place = put({"a.jsonl.gz": b"a"})
+    with pytest.raises(CorpusError, match=f"write jsonl:{place} for a document a line, or files:{place} for a document a file"):
+        open_corpus(place)
+    open_corpus(f"files:{place}")
