@@ -74,6 +74,8 @@ def test_help_and_version_are_instant(program, arguments):
 def test_help_speaks_the_language_of_options(program, name):
     # An option takes `none`, and TOML has no value of that name: `None` is Python's.
     assert not re.search(r"\bNone\b", help_of(program, name))
+    # A folder is a folder, in every command.
+    assert not re.search(r"\bDIR\b", help_of(program, name))
 
 
 @pytest.mark.parametrize(("program", "name"), COMMANDS)

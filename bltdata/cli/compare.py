@@ -16,7 +16,7 @@ from bltdata.remote import AnyPath
     bltdata compare runs/shards/train runs/shards-6/train --html comparison.html
     """
 )
-@click.argument("folders", metavar="DIR DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER FOLDER...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--html", "page", type=ANY_PATH, metavar="FILE", help="Write tables and picture there, as one HTML file.")
 @click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write the tables there, as Markdown.")
 @click.option("--plot", type=ANY_PATH, metavar="FILE", help="Save how much lies in patches up to each length, a line a dataset, as PNG.")
@@ -25,7 +25,7 @@ from bltdata.remote import AnyPath
 def compare(folders: tuple[AnyPath, ...], page: Path | None, markdown: Path | None, plot: Path | None, workers: int, as_json: bool) -> None:
     """Put datasets side by side: their rules, patch lengths, entropies and bits per byte.
 
-    Each DIR is a folder that build-shards or repatch wrote: other rules, thresholds or entropy models on the same
+    Each FOLDER is a folder that build-shards or repatch wrote: other rules, thresholds or entropy models on the same
     documents, or other documents.
     """
     check_file(page, "the page")

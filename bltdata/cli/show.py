@@ -39,11 +39,13 @@ SECTIONS = ("rule",)
 )
 @click.option("--text", metavar="TEXT", help="Show this text.")
 @click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are.")
-@click.option("--shards", type=DATASET_PATH, metavar="DIR", help="Show a document of this dataset, with its stored entropies and patches.")
+@click.option(
+    "--shards", type=DATASET_PATH, metavar="FOLDER", help="Show a document of this dataset, with its stored entropies and patches."
+)
 @click.option("--document", metavar="DOC_ID", help="Which document of the dataset.  [default: the first]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
 @options_from(RuleSettings, prefix="rule")
-@click.option("--rule-from", type=DATASET_PATH, metavar="DIR", help="Take the patch rule of this dataset, threshold included.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="FOLDER", help="Take the patch rule of this dataset, threshold included.")
 @click.option("--target-patch-length", type=float, help="Calibrate the threshold on this one document, to this mean length.")
 @click.option(
     "--max-bytes",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     bltdata verify runs/shards/train --deep --entropy-model runs/entropy-model
     """
 )
-@click.argument("folders", metavar="DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--deep", is_flag=True, help="Score a sample of documents again and compare; needs --entropy-model.")
 @click.option("--deep-documents", type=click.IntRange(min=1), default=None, help="Documents of each dataset to score.  [default: 32]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scored the datasets, for --deep.")
@@ -46,7 +46,7 @@ def verify(
 ) -> None:
     """Check that shards are what their manifest says: every file, every row, every patch.
 
-    DIR is a folder that build-shards or repatch wrote; of several it is checked that they share no document. Prints a line for each
+    FOLDER is a folder that build-shards or repatch wrote; of several it is checked that they share no document. Prints a line for each
     fault, which says where it is, what is wrong and what to do, and ends with exit code 1 if there is one.
     """
     settings = _deep_check(deep, deep_documents, model_folder)
