@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
-from bltdata.cli.one_document import Beginning, entropies_as_built, read_file, read_text
+from bltdata.cli.inputs import read_input
+from bltdata.cli.one_document import Beginning, entropies_as_built
 from bltdata.cli.outputs import check_file
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.remote import AnyPath
@@ -41,7 +42,7 @@ FIRST_MEAN_LENGTH = 4.5
     help=f"Documents of the sample.  [default: {DEFAULT_DOCUMENTS}]",
 )
 @click.option("--text", metavar="TEXT", help="Explore this text.")
-@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Explore this file, whatever its bytes are.")
+@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Explore this file, whatever its bytes are; - is the standard input.")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
 @click.option("--rule-from", type=DATASET_PATH, metavar="FOLDER", help="Begin with the patch rule of this dataset, for a text or a file.")
 @click.option(
@@ -81,8 +82,7 @@ def explore(
     if shards is not None:
         documents, title = _from_shards(shards, document, max_bytes, num_documents or DEFAULT_DOCUMENTS), str(shards)
     else:
-        title = str(file or "--text")
-        begin = read_file(file, max_bytes) if file is not None else read_text(text or "", max_bytes)
+        title, begin = read_input(text, file, max_bytes)
         assert model_folder is not None, "checked with the sources"
         documents = [_scored(begin, title, model_folder, rule_from)]
     page = explorer_page(documents, page_rule(documents), title=f"Patches of {title}").encode()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command
+from bltdata.cli.inputs import STDIN
 from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, given_options, options_from, read_sections, section_name, settings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 DECIMALS = 6
 """Of a number in JSON: as fine as float32 arithmetic is sure of."""
 
-STDIN = "-"
 ENTROPIES_A_WRITE = 1 << 16
 """So many are formatted at once: their text takes more than ten times the room of the bytes that they are about."""
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, wants_colour
-from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes, read_file, read_text
+from bltdata.cli.inputs import read_input
+from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes
 from bltdata.cli.outputs import check_file
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import from_mapping, to_mapping
@@ -38,7 +39,7 @@ SECTIONS = ("rule",)
     """
 )
 @click.option("--text", metavar="TEXT", help="Show this text.")
-@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are.")
+@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are; - is the standard input.")
 @click.option(
     "--shards", type=DATASET_PATH, metavar="FOLDER", help="Show a document of this dataset, with its stored entropies and patches."
 )
@@ -87,8 +88,8 @@ def show(
     if shards is not None:
         shown = _from_shards(shards, document, wanted, limit)
     else:
-        begin = read_file(file, limit) if file is not None else read_text(text or "", limit)
-        shown = _scored(begin, str(file or "--text"), model_folder, wanted)
+        name, begin = read_input(text, file, limit)
+        shown = _scored(begin, name, model_folder, wanted)
     if html_file is not None:
         _write_page(shown, html_file)
     if as_json:

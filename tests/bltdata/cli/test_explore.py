@@ -96,6 +96,15 @@ def test_a_file_is_scored_and_begins_with_patches_of_4_5_bytes(model_folder: Pat
     assert page_data(page)["values"]["threshold"] == found.threshold
 
 
+def test_the_standard_input(model_folder: Path, tmp_path: Path) -> None:
+    page, data = tmp_path / "page.html", b"any bytes \xff of a pipe"
+    options = ["--file", "-", "--entropy-model", model_folder, "--max-bytes", "12", "--out", page]
+    result = CliRunner().invoke(main, ["explore", *map(str, options)], input=data)
+    assert result.exit_code == 0, result.output
+    (packed,) = page_data(page)["documents"]
+    assert (packed["name"], base64.b64decode(packed["data"]), packed["num_left_out"]) == ("stdin", data[:12], len(data) - 12)
+
+
 def test_a_text_too_short_for_a_mean(model_folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for text in ("", "a"):

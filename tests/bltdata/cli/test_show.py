@@ -116,6 +116,14 @@ def test_a_rule_from_a_file_of_settings(tmp_path: Path) -> None:
     assert shown("--text", "abcde", "--config", config, "--stride", "3").startswith("abc|de\n")
 
 
+def test_the_standard_input() -> None:
+    options = ["--file", "-", "--scheme", "fixed", "--stride", "4", "--max-bytes", "10", "--json"]
+    result = CliRunner(env=CLEAN).invoke(main, ["show", *options], input=b"any bytes \xff of a pipe")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["document"], found["num_bytes"], found["num_bytes_left_out"], found["lengths"]) == ("stdin", 10, 11, [4, 4, 3])
+
+
 def test_a_file_of_any_bytes(tmp_path: Path) -> None:
     path = tmp_path / "any"
     path.write_bytes(HOSTILE)
