@@ -83,15 +83,6 @@ def format_amount(amount: float, unit: str) -> str:
     return f"{amount:,.0f} {unit}" if amount >= 10 or amount == int(amount) else f"{amount:.2f} {unit}"
 
 
-def format_count(number: int, noun: str) -> str:
-    """A number of things, in words.
-
-    >>> format_count(1, "document"), format_count(2_000, "document")
-    ('1 document', '2,000 documents')
-    """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _advance_nothing(amount: float = 1, note: str | None = None) -> None:
     """Stand in for a bar where nobody watches."""
 

@@ -14,7 +14,7 @@ from bltdata.cli.inputs import read_input
 from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes
 from bltdata.cli.outputs import check_file
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.config import from_mapping, to_mapping
+from bltdata.config import from_mapping, number_of, to_mapping
 from bltdata.errors import ConfigError, ShardError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath
@@ -237,5 +237,7 @@ def _echo(text: str) -> None:
 def _summary(shown: _Shown) -> str:
     from bltdata.patching import display
 
-    rest = f" {shown.num_left_out:,} more bytes are left out; --max-bytes takes in more." if shown.num_left_out else ""
-    return display.printable_line(f"{shown.name}: {display.summary(shown.patches)}; {display.rule_in_words(shown.patches.rule)}.{rest}")
+    more = number_of(shown.num_left_out, "more byte is", "more bytes are")
+    rest = f" {more} left out; --max-bytes takes in more." if shown.num_left_out else ""
+    counts, rule = display.summary(shown.patches, shown.limit), display.rule_in_words(shown.patches.rule)
+    return display.printable_line(f"{shown.name}: {counts}; {rule}.{rest}")

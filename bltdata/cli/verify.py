@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
-from bltdata.cli.progress import Advance, format_amount, format_count, progress, say
+from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.config import number_of
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 
@@ -94,15 +95,15 @@ def _print(report: "VerificationReport") -> None:
         say(f"Note: {note}")
     for found in report.deep:
         say(
-            f"{found.folder}: {format_count(found.num_documents, 'document')} scored again; "
+            f"{found.folder}: {number_of(found.num_documents, 'document')} scored again; "
             f"{found.num_inexact:,} of {found.num_entropies:,} entropies differ, "
             f"by {found.largest_difference_nats:.4g} nats at most, and {found.num_patched_otherwise:,} would get other patches."
         )
     for dataset in report.datasets:
-        shards = format_count(dataset.num_shards, "shard")
+        shards = number_of(dataset.num_shards, "shard")
         if dataset.num_readable < dataset.num_shards:
             shards = f"{dataset.num_readable:,} of {shards}"
-        documents, size = format_count(dataset.num_documents, "document"), format_amount(dataset.num_bytes, "bytes")
+        documents, size = number_of(dataset.num_documents, "document"), format_amount(dataset.num_bytes, "bytes")
         say(f"{dataset.folder}: {shards}, {documents}, {size} looked at.")
     total = sum(report.num_faults.values())
-    say("No faults." if report.is_good else f"{format_count(total, 'fault')}.")
+    say("No faults." if report.is_good else f"{number_of(total, 'fault')}.")
