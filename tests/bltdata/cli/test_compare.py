@@ -74,8 +74,26 @@ def test_the_comparison_does_not_depend_on_the_workers(two: list[Path]) -> None:
 
 
 def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
-    folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
-    assert describe_rules(open_shards(folder).manifest) == "entropy, threshold 2.5; others for 1 of the sources"
+    folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}, "unused": {"scheme": "byte"}})
+    manifest = open_shards(folder).manifest
+    assert describe_rules(manifest, ["code", "news"]) == "entropy, threshold 2.5; others for 1 of the 2 sources"
+    assert describe_rules(manifest, ["news"]) == "entropy, threshold 2.5"
+
+
+@pytest.mark.parametrize(
+    ("news", "said"),
+    [
+        ({"scheme": "entropy", "threshold": 1.75, "max_length": None}, "entropy, threshold 1.0 to 1.75, by source"),
+        ({"scheme": "entropy", "threshold": 1.0, "max_length": None}, "entropy, threshold 1.0, by source"),
+        ({"scheme": "entropy", "threshold": 1.0, "max_length": 8}, "entropy, threshold 1.0, max_length none or 8, by source"),
+        ({"scheme": "byte"}, "entropy or byte, threshold 1.0 or none, by source"),
+    ],
+)
+def test_a_rule_that_no_source_has_is_not_shown(dataset_folder: MakeDataset, rows: Rows, news: dict[str, Any], said: str) -> None:
+    code = {"scheme": "entropy", "threshold": 1.0, "max_length": None}
+    folder = dataset_folder(rows(40), source_rules={"code": code, "news": news})
+    found = json.loads(run(folder, dataset_folder(rows(3), name="other"), "--json").stdout)["datasets"]
+    assert [each["rule"] for each in found] == [said, "entropy, threshold 2.5"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +106,7 @@ def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDatas
 )
 def test_a_rule_says_what_it_sets(dataset_folder: MakeDataset, rows: Rows, rule: dict[str, Any], said: str) -> None:
     manifest = open_shards(dataset_folder(rows(2))).manifest
-    assert describe_rules(dataclasses.replace(manifest, patch_rule=rule)) == said
+    assert describe_rules(dataclasses.replace(manifest, patch_rule=rule), ["code"]) == said
 
 
 @pytest.mark.parametrize(("option", "what"), [("--html", "the page"), ("--markdown", "the tables"), ("--plot", "the picture")])
