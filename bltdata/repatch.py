@@ -80,7 +80,7 @@ class RepatchJob:
 
 
 def repatch_shards(
-    shards: AnyPath, config: RepatchConfig, folder: AnyPath, *, workers: int = 1, reporter: BuildReporter | None = None
+    shards: AnyPath, config: RepatchConfig, folder: AnyPath, *, workers: int | None = 1, reporter: BuildReporter | None = None
 ) -> Manifest:
     """Build the dataset `folder` from the dataset `shards` with another rule, or finish one that was begun.
 
@@ -88,7 +88,7 @@ def repatch_shards(
         shards: a finished dataset; it isn't changed.
         config: where patches start.
         folder: gets `plan.json`, the shards, and last of all `manifest.json`.
-        workers: processes; they change nothing but the time it takes.
+        workers: processes; None for one a core. They change nothing but the time it takes.
         reporter: who is told how it goes.
 
     Returns:

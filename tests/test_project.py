@@ -178,3 +178,10 @@ def test_no_file_names_a_place_on_somebodys_machine():
         texts += [path for suffix in ("py", "toml", "md") for path in (ROOT / package).rglob(f"*.{suffix}")]
     found = [f"{path.relative_to(ROOT)}: {hit[0]}" for path in texts for hit in suspicious.finditer(path.read_text(encoding="utf-8"))]
     assert not found
+
+
+def test_cores_are_counted_in_one_place():
+    """A container may have two of a machine's 64, and who counts anew forgets that."""
+    files = [path for package in ("bltdata", "bltmodel", "pipelines") for path in (ROOT / package).rglob("*.py")]
+    asking = [path for path in files if re.search(r"os\.(cpu_count|sched_getaffinity)", path.read_text(encoding="utf-8"))]
+    assert asking == [ROOT / "bltdata" / "engines" / "local.py"]

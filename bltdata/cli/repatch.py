@@ -1,7 +1,6 @@
 """`bltdata repatch`."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,6 @@ def repatch(
     from bltdata.repatch import BuildReporter, repatch_shards
 
     config = cut_config(ctx, sections["rule"], config_file)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     with contextlib.ExitStack() as bars:
         # There is a bar once it is known how long it must be.
@@ -63,7 +61,7 @@ def repatch(
             planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Cutting", "bytes"))),
             built=lambda record: advance[0](record.num_bytes, record.file),
         )
-        manifest = repatch_shards(shards, config, out, workers=workers or cores, reporter=reporter)
+        manifest = repatch_shards(shards, config, out, workers=workers, reporter=reporter)
     totals = manifest.totals
     if as_json:
         print_json(

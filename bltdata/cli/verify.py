@@ -1,7 +1,6 @@
 """`bltdata verify`: whether datasets are what they say they are."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +51,10 @@ def verify(
     """
     settings = _deep_check(deep, deep_documents, model_folder)
 
+    from bltdata.engines.local import num_cores
     from bltdata.verification import verify_dataset
     from bltdata.verification.verify import VerifyReporter
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.ExitStack() as bars:
         # There is a bar once it is known how long it must be.
         advance: list[Advance] = []
@@ -63,7 +62,7 @@ def verify(
             planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Verifying", "bytes"))),
             done=lambda num_bytes: advance[0](num_bytes),
         )
-        report = verify_dataset(*folders, workers=workers or cores, max_faults=max_faults, deep=settings, reporter=reporter)
+        report = verify_dataset(*folders, workers=workers or num_cores(), max_faults=max_faults, deep=settings, reporter=reporter)
     if as_json:
         print_json(report.to_mapping())
     else:
