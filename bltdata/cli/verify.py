@@ -1,13 +1,12 @@
 """`bltdata verify`: whether datasets are what they say they are."""
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
-from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress_once_known, say
 from bltdata.config import number_of
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
@@ -55,13 +54,8 @@ def verify(
     from bltdata.verification import verify_dataset
     from bltdata.verification.verify import VerifyReporter
 
-    with contextlib.ExitStack() as bars:
-        # There is a bar once it is known how long it must be.
-        advance: list[Advance] = []
-        reporter = VerifyReporter(
-            planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Verifying", "bytes"))),
-            done=lambda num_bytes: advance[0](num_bytes),
-        )
+    with progress_once_known("Verifying", "bytes") as (planned, advance):
+        reporter = VerifyReporter(planned=planned, done=advance)
         report = verify_dataset(*folders, workers=workers or num_cores(), max_faults=max_faults, deep=settings, reporter=reporter)
     if as_json:
         print_json(report.to_mapping())

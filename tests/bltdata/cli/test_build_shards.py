@@ -137,7 +137,7 @@ def test_ctrl_c(settings, tmp_path, monkeypatch):
         yield lambda amount, note: signal.raise_signal(signal.SIGINT) if note == "part-00002.parquet" else None
 
     with monkeypatch.context() as patch:
-        patch.setattr("bltdata.cli.build_shards.progress", progress)
+        patch.setattr("bltdata.cli.progress.progress", progress)
         result = run(*options)
     assert result.exit_code == 130
     assert result.stderr.strip() == "Interrupted; what was finished is kept: run the same command again to go on."
