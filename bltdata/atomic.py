@@ -23,13 +23,19 @@ PARTIAL_SUFFIX = ".partial"
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `path` when the block ends well and vanishes when it doesn't."""
+    """A temporary path to write to, which becomes `path` when the block ends well and vanishes when it doesn't.
+
+    Raises:
+        ConfigError: there can be no file there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _making(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     # Not the process's number alone: writers on two machines can have the same.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        temporary.touch()
+        with _making(path):
+            temporary.touch()
         # Some writers (safetensors) put a file that only its owner may read in this one's place.
         mode = temporary.stat().st_mode
         yield temporary
@@ -100,6 +106,15 @@ def remove_leftovers(folder: AnyPath | str, files: Collection[str] | None = None
         # `.NAME.WRITER.tmp`
         if files is None or leftover.name[1:].removesuffix(TEMPORARY_SUFFIX).rpartition(".")[0] in files:
             leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _making(path: Path) -> Iterator[None]:
+    """A block that makes a file, or the folders that it is to be in; that there are none yet can't be what is wrong."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"Nothing can be written to {path}; give another path.") from error
 
 
 def _check_free(folder: Path) -> None:

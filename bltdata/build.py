@@ -15,7 +15,7 @@ from bltdata.config import to_mapping
 from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import expected_bytes
 from bltdata.engines import EngineName, open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, finish_shards
+from bltdata.engines.resume import BuildReporter, finish_shards
 from bltdata.engines.share import WHOLE, Share
 from bltdata.entropy import EntropyModel
 from bltdata.entropy.scores import scored
@@ -25,8 +25,9 @@ from bltdata.patching import PatchRule
 from bltdata.plan import BuildConfig, BuildPlan, agreed_build_plan, describe_model
 from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardRecord, ShardWriter, round_entropies
+from bltdata.shards.folder import MADE_BY_A_BUILD, check_out
 from bltdata.shards.ledger import Ledger
-from bltdata.shards.schema import shard_name
+from bltdata.shards.schema import PLAN_FILE, shard_name
 
 __all__ = ["BuildConfig", "BuildReporter", "ShardJob", "Share", "build_shards", "build_share", "describe_model", "plan_shards"]
 
@@ -102,8 +103,8 @@ def build_shards(
         The manifest.
 
     Raises:
-        BuildError: the folder holds another build, or another process is at it.
-        BltError: the corpus can't be read, or the calibration can't reach its target.
+        BuildError: the folder holds another build or something else, or another process is at it.
+        BltError: the corpus can't be read or would read the folder too, or the calibration can't reach its target.
     """
     manifest = build_share(corpus, model_folder, config, folder, WHOLE, workers=workers, engine=engine, reporter=reporter)
     assert manifest is not None, "who makes all shards publishes them"
@@ -140,13 +141,14 @@ def build_share(
         The manifest, or None where shards of other jobs are missing.
 
     Raises:
-        BuildError: the folder holds another build, or another process is at it or at this share.
-        BltError: the corpus can't be read, or the calibration can't reach its target.
+        BuildError: the folder holds another build or something else, or another process is at it or at this share.
+        BltError: the corpus can't be read or would read the folder too, or the calibration can't reach its target.
     """
     run = open_engine(engine, workers, gpu=config.device == "cuda")
     reporter = reporter or BuildReporter()
     prepare_allocator()
     model = EntropyModel.load(model_folder)
+    _check_out(corpus, folder)
     with share.writing(folder, reporter.said):
         plan = _agreed(corpus, model, config, folder, share, reporter)
         # An engine may run it in another folder.
@@ -171,19 +173,25 @@ def plan_shards(
     """Write the plan of a build, or read the one that is there, and make no shard: its jobs then need not wait for each other.
 
     Raises:
-        BuildError: the folder holds another build, or a process is at it.
-        BltError: the corpus can't be read, or the calibration can't reach its target.
+        BuildError: the folder holds another build or something else, or a process is at it.
+        BltError: the corpus can't be read or would read the folder too, or the calibration can't reach its target.
     """
     model = EntropyModel.load(model_folder)
     reporter = reporter or BuildReporter()
+    _check_out(corpus, folder)
     with WHOLE.writing(folder, reporter.said):
         return _agreed(corpus, model, config, folder, WHOLE, reporter)
+
+
+def _check_out(corpus: Corpus, folder: AnyPath) -> None:
+    check_out(folder)
+    corpus.check_apart(folder, MADE_BY_A_BUILD)
 
 
 def _agreed(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, share: Share, reporter: BuildReporter) -> BuildPlan:
     waiting = functools.partial(reporter.said, f"Another job is writing the plan of {folder}; waiting for it.")
     with share.turn(folder, "plan", waiting):
-        return agreed_build_plan(corpus, model, config, folder, reporter)
+        return agreed_build_plan(corpus, model, config, folder, reporter, is_alone=share.count == 1)
 
 
 def _publish(job: ShardJob, folder: AnyPath, model: EntropyModel, records: list[ShardRecord]) -> Manifest:

@@ -95,6 +95,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; the nearest is {close[0]!r}" if close else f"; known are {', '.join(known)}"
 
 
+def number_of(number: int, noun: str, plural: str | None = None) -> str:
+    """So many of something, in words.
+
+    >>> number_of(1, "document"), number_of(2_000, "document"), number_of(0, "patch", "patches")
+    ('1 document', '2,000 documents', '0 patches')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
     """One mapping from several, the last winning, tables merged key by key.
 

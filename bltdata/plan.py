@@ -14,7 +14,7 @@ import torch
 from bltdata.config import ADDED_LATER, fingerprint, from_mapping, to_mapping
 from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import sample_documents
-from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, damaged_plan, plan_fingerprint
+from bltdata.engines.resume import BuildReporter, agreed_plan, damaged_plan, plan_fingerprint
 from bltdata.entropy import EntropyModel
 from bltdata.entropy.scoring import chunk_tokens
 from bltdata.errors import ConfigError
@@ -78,8 +78,18 @@ class BuildPlan:
     """Names the plan; every shard says which one it belongs to."""
 
 
-def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, reporter: BuildReporter) -> BuildPlan:
+def agreed_build_plan(
+    corpus: Corpus, model: EntropyModel, config: BuildConfig, folder: AnyPath, reporter: BuildReporter, *, is_alone: bool = True
+) -> BuildPlan:
     """The plan of the build in `folder`; a new one is made, and written there, where it has none. For one process at a time.
+
+    Args:
+        corpus: what to read.
+        model: the entropy model.
+        config: how shards are made.
+        folder: where they go.
+        reporter: who is told how it goes.
+        is_alone: whether no other job works in the folder; a plan that nothing was made by yet can then be replaced.
 
     Raises:
         BuildError: the folder was begun with another corpus, model or settings.
@@ -90,6 +100,7 @@ def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, 
 
     def decide() -> dict[str, Any]:
         fragments = corpus.fragments(config.fragment_bytes)
+        corpus.check_readable(fragments)
         rule = _calibrated_rule(corpus, model, config, fragments, reporter)
         return {
             "identity": wanted | {"fragments": _name_of(fragments)},
@@ -102,10 +113,13 @@ def agreed_build_plan(corpus: Corpus, model: EntropyModel, config: BuildConfig, 
         return PatchRule(**found["patch_rule"]), found
 
     differences = {"corpus": "another corpus", "entropy_model": "another entropy model", "build": "other settings"}
-    rule, found = agreed_plan(folder, "identity", wanted, differences, decide=decide, read=read)
-    # Times of change are no part of what the shards are, but the plan holds only while the files are those that it was made from.
-    if found.get("files") != files:
-        raise another_plan(folder, "another corpus (its files have changed)")
+
+    def outdated(plan: Mapping[str, Any]) -> str | None:
+        # Times of change are no part of what the shards are, but the plan holds only while the files are those that it was made from.
+        return None if plan.get("files") == files else "another corpus (its files have changed)"
+
+    replaced = reporter.said if is_alone else None
+    rule, found = agreed_plan(folder, "identity", wanted, differences, decide=decide, read=read, outdated=outdated, replaced=replaced)
     try:
         fragments = [_fragment(mapping) for mapping in found["fragments"]]
         if _name_of(fragments) != found["identity"]["fragments"]:

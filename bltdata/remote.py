@@ -244,6 +244,21 @@ def as_path(place: "str | os.PathLike[str] | RemotePath") -> AnyPath:
     return RemotePath(text.rstrip("/"))
 
 
+def parts_below(path: AnyPath, folder: AnyPath) -> tuple[str, ...] | None:
+    """The names on the way from a folder to what lies in it, links followed; none for the folder itself, None for what lies elsewhere.
+
+    >>> parts_below(as_path("s3://bucket/pages/new/shards"), as_path("s3://bucket/pages"))
+    ('new', 'shards')
+    """
+    if isinstance(path, RemotePath) and isinstance(folder, RemotePath):
+        rest = f"{path.url}/".removeprefix(f"{folder.url}/")
+        return tuple(filter(None, rest.split("/"))) if f"{path.url}/".startswith(f"{folder.url}/") else None
+    if isinstance(path, Path) and isinstance(folder, Path):
+        path, folder = path.resolve(), folder.resolve()
+        return path.relative_to(folder).parts if path.is_relative_to(folder) else None
+    return None
+
+
 @contextlib.contextmanager
 def published(path: AnyPath) -> Iterator[Path]:
     """A local file to write to, which is in its place when the block ends well: `path` itself, or a temporary one that is then sent.

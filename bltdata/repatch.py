@@ -12,8 +12,8 @@ from typing import Any
 
 from bltdata.config import to_mapping
 from bltdata.engines import open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards, plan_fingerprint
-from bltdata.errors import BuildError, ConfigError, RemoteError, ShardError
+from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards, plan_fingerprint
+from bltdata.errors import ConfigError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.patching.calibration import CalibrationReport, check_target
@@ -22,7 +22,9 @@ from bltdata.remote import AnyPath, published
 from bltdata.shards import Manifest, ShardDataset, ShardRecord, ShardWriter, open_shards, read_metadata
 from bltdata.shards.batches import cut_again
 from bltdata.shards.calibration import calibrate_shards
+from bltdata.shards.folder import check_out, check_outside, run_again
 from bltdata.shards.record import file_checksum
+from bltdata.shards.schema import PLAN_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class RepatchJob:
         record, path = self.dataset.manifest.shards[index], self.dataset.paths[index]
         # Of every bit: what is copied is not looked at again.
         if file_checksum(path) != record.checksum:
-            raise ShardError(f"The shard {path} differs from its checksum; delete it and run build-shards again.")
+            raise ShardError(f"The shard {path} differs from its checksum; delete it and {run_again(path.parent)}.")
         with published(self.folder / record.file) as file, ShardWriter(file, self.metadata(path)) as writer:
             writer.left_out.update(record.left_out)
             for table in self.dataset.iter_shard(index):
@@ -78,7 +80,7 @@ class RepatchJob:
 
 
 def repatch_shards(
-    shards: AnyPath, config: RepatchConfig, folder: AnyPath, *, workers: int = 1, reporter: BuildReporter | None = None
+    shards: AnyPath, config: RepatchConfig, folder: AnyPath, *, workers: int | None = 1, reporter: BuildReporter | None = None
 ) -> Manifest:
     """Build the dataset `folder` from the dataset `shards` with another rule, or finish one that was begun.
 
@@ -86,21 +88,21 @@ def repatch_shards(
         shards: a finished dataset; it isn't changed.
         config: where patches start.
         folder: gets `plan.json`, the shards, and last of all `manifest.json`.
-        workers: processes; they change nothing but the time it takes.
+        workers: processes; None for one a core. They change nothing but the time it takes.
         reporter: who is told how it goes.
 
     Returns:
         The manifest.
 
     Raises:
-        BuildError: the folder is that of the shards, holds something else, or another process is at it.
+        BuildError: the folder is that of the shards or lies in it, holds something else, or another process is at it.
         BltError: a shard is damaged, or the calibration can't reach its target.
     """
     engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     dataset = open_shards(shards)
-    if folder.resolve() == shards.resolve():
-        raise BuildError(f"{folder} is the folder of the shards themselves; choose another one for the new shards.")
+    check_outside(folder, shards)
+    check_out(folder)
     with exclusive(folder, reporter.said):
         rules, plan = _agreed_rules(dataset, config, folder, reporter)
         num_bytes = [record.num_bytes for record in dataset.manifest.shards]
@@ -134,7 +136,7 @@ def _agreed_rules(dataset: ShardDataset, config: RepatchConfig, folder: AnyPath,
     def read(plan: Mapping[str, Any]) -> tuple[SourceRules, str]:
         return SourceRules.from_mapping(plan, "The plan"), plan_fingerprint(plan)
 
-    return agreed_plan(folder, "repatch", wanted, differences, decide=decide, read=read)
+    return agreed_plan(folder, "repatch", wanted, differences, decide=decide, read=read, replaced=reporter.said)
 
 
 def _calibrated(dataset: ShardDataset, config: RepatchConfig, reporter: BuildReporter) -> SourceRules:

@@ -1,6 +1,5 @@
 """The stages of every recipe, from raw bytes to a trained BLT and what it is worth."""
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ class Pipeline:
         recipe: what to do.
         folder: where everything goes.
         device: where models are trained.
-        workers: processes that build shards; they change nothing but the time it takes.
+        workers: processes that build shards, None for one a core; they change nothing but the time it takes.
     """
 
     recipe: Recipe
@@ -128,7 +127,7 @@ class Pipeline:
                 self.folder / "entropy-model",
                 BuildConfig(rule=rule, **settings),
                 self.folder / "shards" / split,
-                workers=self.workers or os.cpu_count() or 1,
+                workers=self.workers,
                 reporter=reporter,
             )
         return {"fingerprint": manifest.fingerprint, "mean_patch_length": manifest.totals.mean_patch_length, **to_mapping(manifest.totals)}

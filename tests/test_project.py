@@ -75,6 +75,8 @@ def test_help_and_version_are_instant(program, arguments):
 def test_help_speaks_the_language_of_options(program, name):
     # An option takes `none`, and TOML has no value of that name: `None` is Python's.
     assert not re.search(r"\bNone\b", help_of(program, name))
+    # A folder is a folder, in every command.
+    assert not re.search(r"\bDIR\b", help_of(program, name))
 
 
 @pytest.mark.parametrize(("program", "name"), COMMANDS)
@@ -185,3 +187,10 @@ def test_no_file_names_a_place_on_somebodys_machine():
         texts += [path for suffix in ("py", "toml", "md") for path in (ROOT / package).rglob(f"*.{suffix}")]
     found = [f"{path.relative_to(ROOT)}: {hit[0]}" for path in texts for hit in suspicious.finditer(path.read_text(encoding="utf-8"))]
     assert not found
+
+
+def test_cores_are_counted_in_one_place():
+    """A container may have two of a machine's 64, and who counts anew forgets that."""
+    files = [path for package in ("bltdata", "bltmodel", "pipelines") for path in (ROOT / package).rglob("*.py")]
+    asking = [path for path in files if re.search(r"os\.(cpu_count|sched_getaffinity)", path.read_text(encoding="utf-8"))]
+    assert asking == [ROOT / "bltdata" / "engines" / "local.py"]

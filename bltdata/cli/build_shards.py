@@ -1,13 +1,12 @@
 """`bltdata build-shards`."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
-from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress_once_known, say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.config import to_mapping
 from bltdata.corpus.config import CorpusConfig
@@ -121,7 +120,7 @@ def build_shards(
     if table["device"] == "auto":
         table["device"] = resolve_device().type
     config = settings(ctx, BuildConfig, table, defaults={"rule": rule}, where=section_name(config_file, "build"))
-    corpus = corpora.open(None if split == "all" else split)
+    corpus = corpora.open(split)
     if plan_only:
         plan = plan_shards(corpus, model_folder, config, out, reporter=BuildReporter(said=say))
         if as_json:
@@ -132,14 +131,8 @@ def build_shards(
             say(f"{len(plan.fragments)} shards are planned in {out}.")
         return
 
-    with contextlib.ExitStack() as bars:
-        # There is a bar once it is known how long it must be.
-        advance: list[Advance] = []
-        reporter = BuildReporter(
-            said=say,
-            planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Scoring", "bytes"))),
-            built=lambda record: advance[0](record.num_bytes, record.file),
-        )
+    with progress_once_known("Scoring", "bytes") as (planned, advance):
+        reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
         manifest = build_share(corpus, model_folder, config, out, share, workers=workers, engine=engine, reporter=reporter)
     if manifest is None:
         if as_json:

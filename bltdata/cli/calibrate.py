@@ -8,6 +8,8 @@ import click
 from bltdata.cli.common import DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.config import to_mapping
+from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath
 
@@ -56,13 +58,19 @@ def calibrate(
     threshold some ten. --relative-threshold alone is what is calibrated, beside --threshold it stays and --threshold is calibrated.
     """
     sections = read_sections(config_file, SECTIONS)
+    rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
+    if rule_settings.scheme != "entropy":
+        raise ConfigError(
+            f"The rule {rule_settings.scheme!r} has no threshold to find; leave --scheme out, or cut the shards by that rule with "
+            "bltdata repatch."
+        )
 
     from bltdata.patching import PatchRule
     from bltdata.patching.calibration import check_target
     from bltdata.shards import open_shards
     from bltdata.shards.calibration import calibrate_shards
 
-    rule = settings(ctx, PatchRule, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
+    rule = PatchRule(**to_mapping(rule_settings))
     check_target(rule, target_patch_length)
     dataset = open_shards(shards)
     held_out = None if validation_shards is None else open_shards(validation_shards)

@@ -248,7 +248,7 @@ def _failures_as_sentences(ctx: click.Context, interrupted: str) -> Iterator[Non
     except click.ClickException:
         raise
     except Exception as error:
-        sentence = _disk_full_sentence(error, ctx) or _file_sentence(error)
+        sentence = _disk_full_sentence(error, ctx) or _file_sentence(error, ctx)
         if sentence is None:
             raise
         _fail(ctx, sentence, error)
@@ -279,9 +279,13 @@ def _disk_full_sentence(error: Exception, ctx: click.Context) -> str | None:
     return f"The disk is full: free some space{below} and run the same command again."
 
 
-def _file_sentence(error: Exception) -> str | None:
+def _file_sentence(error: Exception, ctx: click.Context) -> str | None:
     if not isinstance(error, OSError) or error.filename is None:
         return None
+    out = ctx.params.get("out")
+    # Such as below /proc: what is to be written needn't be there, so that it isn't is no mistake.
+    if isinstance(error, FileNotFoundError) and isinstance(out, Path) and Path(error.filename) in (out, *out.absolute().parents):
+        return f"Nothing can be written to {str(out)!r}: give another path for --out."
     if isinstance(error, FileNotFoundError):
         return f"There is no file or folder {str(error.filename)!r}: check the path."
     if isinstance(error, PermissionError):

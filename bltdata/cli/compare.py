@@ -6,6 +6,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.counting import counted, workers_option
+from bltdata.cli.outputs import check_file
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 
@@ -15,7 +16,7 @@ from bltdata.remote import AnyPath
     bltdata compare runs/shards/train runs/shards-6/train --html comparison.html
     """
 )
-@click.argument("folders", metavar="DIR DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER FOLDER...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--html", "page", type=ANY_PATH, metavar="FILE", help="Write tables and picture there, as one HTML file.")
 @click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write the tables there, as Markdown.")
 @click.option("--plot", type=ANY_PATH, metavar="FILE", help="Save how much lies in patches up to each length, a line a dataset, as PNG.")
@@ -24,9 +25,13 @@ from bltdata.remote import AnyPath
 def compare(folders: tuple[AnyPath, ...], page: Path | None, markdown: Path | None, plot: Path | None, workers: int, as_json: bool) -> None:
     """Put datasets side by side: their rules, patch lengths, entropies and bits per byte.
 
-    Each DIR is a folder that build-shards or repatch wrote: other rules, thresholds or entropy models on the same
+    Each FOLDER is a folder that build-shards or repatch wrote: other rules, thresholds or entropy models on the same
     documents, or other documents.
     """
+    check_file(page, "the page")
+    check_file(markdown, "the tables")
+    check_file(plot, "the picture")
+
     from bltdata import atomic
     from bltdata.shards import open_shards
     from bltdata.stats import to_comparison_page

@@ -1,7 +1,5 @@
 """`bltdata convert`."""
 
-import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
 from bltdata.cli.patching_options import CUT_OPTIONS, cut_config, cut_options
-from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress_once_known, say
 from bltdata.cli.settings import config_option, field_docs, given_options, options_from, read_sections, section_name, settings
 from bltdata.config import to_mapping
 from bltdata.convert.config import FromArrowConfig, ToArrowConfig
@@ -65,26 +63,25 @@ def convert(
     sections = read_sections(config_file, SECTIONS)
     if (shards is None) == (not arrow):
         raise ConfigError("Give either --shards, a folder of shards to convert, or --arrow, files to make shards of.")
-    with contextlib.ExitStack() as bars:
-        if shards is not None:
-            _refuse_others(ctx, FromArrowConfig, "from_arrow", sections, "--shards", takes_rule=False)
-            to = settings(ctx, ToArrowConfig, sections["to_arrow"], prefix="to_arrow", where=section_name(config_file, "to_arrow"))
-            _to_arrow(shards, to, out, workers, bars, as_json)
-        else:
-            _refuse_others(ctx, ToArrowConfig, "to_arrow", sections, "--arrow", takes_rule=True)
-            how = settings(ctx, FromArrowConfig, sections["from_arrow"], prefix="from_arrow", where=section_name(config_file, "from_arrow"))
-            _from_arrow(ctx, arrow, how, sections["rule"], config_file, out, workers, bars, as_json)
+    if shards is not None:
+        _refuse_others(ctx, FromArrowConfig, "from_arrow", sections, "--shards", takes_rule=False)
+        to = settings(ctx, ToArrowConfig, sections["to_arrow"], prefix="to_arrow", where=section_name(config_file, "to_arrow"))
+        _to_arrow(shards, to, out, workers, as_json)
+    else:
+        _refuse_others(ctx, ToArrowConfig, "to_arrow", sections, "--arrow", takes_rule=True)
+        how = settings(ctx, FromArrowConfig, sections["from_arrow"], prefix="from_arrow", where=section_name(config_file, "from_arrow"))
+        _from_arrow(ctx, arrow, how, sections["rule"], config_file, out, workers, as_json)
 
 
-def _to_arrow(shards: AnyPath, config: ToArrowConfig, out: AnyPath, workers: int | None, bars: contextlib.ExitStack, as_json: bool) -> None:
+def _to_arrow(shards: AnyPath, config: ToArrowConfig, out: AnyPath, workers: int | None, as_json: bool) -> None:
     if isinstance(out, RemotePath):
         raise ConfigError(f"Arrow files are written to folders of this machine only, and {out} is remote; give --out a local path.")
 
     from bltdata.convert import ArrowReporter, shards_to_arrow
 
-    planned, advance = _bar(bars)
-    reporter = ArrowReporter(said=say, planned=planned, written=lambda record: advance(record.num_bytes, record.file))
-    written = shards_to_arrow(shards, config, out, workers=workers, reporter=reporter)
+    with progress_once_known("Converting", "bytes") as (planned, advance):
+        reporter = ArrowReporter(said=say, planned=planned, written=lambda record: advance(record.num_bytes, record.file))
+        written = shards_to_arrow(shards, config, out, workers=workers, reporter=reporter)
     names = {name: getattr(written, name) for name in ("dataset_name", "entropy_model_name", "num_chunks")}
     if as_json:
         counts = {"num_documents": written.num_documents, "num_bytes": written.num_bytes, "left_out": written.left_out}
@@ -108,15 +105,15 @@ def _from_arrow(
     config_file: Path | None,
     out: AnyPath,
     workers: int | None,
-    bars: contextlib.ExitStack,
     as_json: bool,
 ) -> None:
     from bltdata.convert import arrow_to_shards
     from bltdata.engines.resume import BuildReporter
 
-    planned, advance = _bar(bars)
-    reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
-    manifest = arrow_to_shards(arrow, cut_config(ctx, rule, config_file), config, out, workers=workers, reporter=reporter)
+    cut = cut_config(ctx, rule, config_file)
+    with progress_once_known("Converting", "bytes") as (planned, advance):
+        reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
+        manifest = arrow_to_shards(arrow, cut, config, out, workers=workers, reporter=reporter)
     totals = manifest.totals
     if as_json:
         rules = {"patch_rule": manifest.patch_rule, "source_rules": manifest.source_rules}
@@ -129,19 +126,6 @@ def _from_arrow(
     )
     if config.framing in ("eos", "none"):
         say("Without BOS nothing is known of each document's first byte; its entropy is stored as ln 260.")
-
-
-def _bar(bars: contextlib.ExitStack) -> tuple[Callable[[float | None], None], Advance]:
-    """A bar that is there once it is known how long it must be."""
-    bar: list[Advance] = []
-
-    def planned(num_bytes: float | None) -> None:
-        bar.append(bars.enter_context(progress(num_bytes, "Converting", "bytes")))
-
-    def advance(amount: float = 1, note: str | None = None) -> None:
-        bar[0](amount, note)
-
-    return planned, advance
 
 
 def _refuse_others(

@@ -8,6 +8,7 @@ import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.counting import counted, workers_option
+from bltdata.cli.outputs import check_file, check_folder
 from bltdata.errors import ShardError
 from bltdata.remote import AnyPath
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     bltdata entropy-stats shards/train --against shards/validation --json
     """
 )
-@click.argument("folders", metavar="DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--html", "page", type=ANY_PATH, metavar="FILE", help="Write everything there, with pictures, as one HTML file.")
 @click.option("--markdown", type=ANY_PATH, metavar="FILE", help="Write all tables and diagnostics there, as Markdown.")
 @click.option("--plots", type=ANY_PATH, metavar="FOLDER", help="Save histograms of entropy, boundaries and patch length there, as PNG.")
 @click.option(
-    "--against", type=DATASET_PATH, multiple=True, metavar="DIR", help="Another split, which must share no document; may be repeated."
+    "--against", type=DATASET_PATH, multiple=True, metavar="FOLDER", help="Another split, which must share no document; may be repeated."
 )
 @click.option("--tokenizer", type=ANY_PATH, metavar="FILE", help="A tokenizer.json, to compare patches with its tokens (extra hf).")
 @click.option(
@@ -56,9 +57,13 @@ def entropy_stats(
 ) -> None:
     """Report the entropies, patches and bits per byte of a folder of shards.
 
-    DIR is a folder that build-shards wrote; several are reported as one dataset, and each is diagnosed by itself. Means,
+    FOLDER is a folder that build-shards wrote; several are reported as one dataset, and each is diagnosed by itself. Means,
     standard deviations (of the population) and percentiles are exact.
     """
+    check_file(page, "the page")
+    check_file(markdown, "the tables")
+    check_folder(plots, "the pictures")
+
     from bltdata import atomic
     from bltdata.shards import open_shards
     from bltdata.stats import to_markdown, to_page

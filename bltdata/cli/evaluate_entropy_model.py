@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command, json_option, print_json, print_tables
+from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import format_amount, progress, say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
 from bltdata.corpus.config import CorpusConfig
-from bltdata.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,8 +64,7 @@ def evaluate_entropy_model(
     """
     sections = read_sections(config_file, SECTIONS)
     corpora = settings(ctx, CorpusConfig, sections["corpus"], where=section_name(config_file, "corpus"))
-    if plot is not None and plot.is_dir():
-        raise ConfigError(f"{plot} is a folder; give a file to draw the plot to.")
+    check_file(plot, "the plot")
 
     from bltdata.corpus.corpus import left_out_in_words
     from bltdata.corpus.sample import expected_bytes
@@ -76,7 +75,7 @@ def evaluate_entropy_model(
     prepare_allocator()
     where = resolve_device(device)
     model = EntropyModel.load(model_folder).to(where)
-    corpus = corpora.open(None if split == "all" else split)
+    corpus = corpora.open(split)
     with progress(sample_bytes or expected_bytes(corpus, corpus.fragments()), "Scoring", "bytes") as advance:
         found = evaluate(
             model,

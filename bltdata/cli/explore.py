@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
-from bltdata.cli.one_document import Beginning, entropies_as_built, read_file, read_text
+from bltdata.cli.inputs import read_input
+from bltdata.cli.one_document import Beginning, entropies_as_built
+from bltdata.cli.outputs import check_file
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.remote import AnyPath
 
@@ -27,12 +29,12 @@ FIRST_MEAN_LENGTH = 4.5
 @command(
     example="""
     bltdata explore --shards runs/train --out explore.html
-    bltdata explore --shards runs/train --doc-id python-docs/topics/assert --out assert.html
+    bltdata explore --shards runs/train --document python-docs/topics/assert --out assert.html
     bltdata explore --file story.txt --entropy-model runs/entropy-model --out story.html
     """
 )
-@click.option("--shards", type=DATASET_PATH, metavar="DIR", help="Explore documents of this dataset, with their stored entropies.")
-@click.option("--doc-id", metavar="DOC_ID", help="Only this document of the dataset.  [default: a sample, always the same]")
+@click.option("--shards", type=DATASET_PATH, metavar="FOLDER", help="Explore documents of this dataset, with their stored entropies.")
+@click.option("--document", metavar="DOC_ID", help="Only this document of the dataset.  [default: a sample, always the same]")
 @click.option(
     "--documents",
     "num_documents",
@@ -40,9 +42,9 @@ FIRST_MEAN_LENGTH = 4.5
     help=f"Documents of the sample.  [default: {DEFAULT_DOCUMENTS}]",
 )
 @click.option("--text", metavar="TEXT", help="Explore this text.")
-@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Explore this file, whatever its bytes are.")
+@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Explore this file, whatever its bytes are; - is the standard input.")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
-@click.option("--rule-from", type=DATASET_PATH, metavar="DIR", help="Begin with the patch rule of this dataset, for a text or a file.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="FOLDER", help="Begin with the patch rule of this dataset, for a text or a file.")
 @click.option(
     "--max-bytes",
     type=click.IntRange(1, MOST_BYTES),
@@ -54,7 +56,7 @@ FIRST_MEAN_LENGTH = 4.5
 @json_option
 def explore(
     shards: AnyPath | None,
-    doc_id: str | None,
+    document: str | None,
     num_documents: int | None,
     text: str | None,
     file: Path | None,
@@ -70,19 +72,17 @@ def explore(
     patches of 4.5 bytes. There one changes the rule, its thresholds and the lengths it allows, and sees the patches, the entropies
     under the text, the mean length and how it depends on the threshold. What the page computes is what `PatchRule` computes.
     """
-    _check_sources(shards, doc_id, num_documents, text, file, model_folder, rule_from)
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give a file to write the page to.")
+    _check_sources(shards, document, num_documents, text, file, model_folder, rule_from)
+    check_file(out, "the page")
 
     from bltdata.atomic import write_bytes
     from bltdata.explore import explorer_page
     from bltdata.explore.page import page_rule
 
     if shards is not None:
-        documents, title = _from_shards(shards, doc_id, max_bytes, num_documents or DEFAULT_DOCUMENTS), str(shards)
+        documents, title = _from_shards(shards, document, max_bytes, num_documents or DEFAULT_DOCUMENTS), str(shards)
     else:
-        title = str(file or "--text")
-        begin = read_file(file, max_bytes) if file is not None else read_text(text or "", max_bytes)
+        title, begin = read_input(text, file, max_bytes)
         assert model_folder is not None, "checked with the sources"
         documents = [_scored(begin, title, model_folder, rule_from)]
     page = explorer_page(documents, page_rule(documents), title=f"Patches of {title}").encode()
@@ -92,7 +92,7 @@ def explore(
 
 def _check_sources(
     shards: AnyPath | None,
-    doc_id: str | None,
+    document: str | None,
     num_documents: int | None,
     text: str | None,
     file: Path | None,
@@ -105,24 +105,24 @@ def _check_sources(
     if shards is None:
         if model_folder is None:
             raise ConfigError(f"{given[0]} needs --entropy-model, the folder of a trained entropy model, to be scored.")
-        for name, value in (("--doc-id", doc_id), ("--documents", num_documents)):
+        for name, value in (("--document", document), ("--documents", num_documents)):
             if value is not None:
                 raise ConfigError(f"{name} is given without --shards; say which dataset is meant.")
         return
     for name, path in (("--entropy-model", model_folder), ("--rule-from", rule_from)):
         if path is not None:
             raise ConfigError(f"Both --shards and {name} are given; leave {name} out, a dataset holds its entropies and its rule.")
-    if doc_id is not None and num_documents is not None:
-        raise ConfigError("Both --doc-id and --documents are given; leave one of them out.")
+    if document is not None and num_documents is not None:
+        raise ConfigError("Both --document and --documents are given; leave one of them out.")
 
 
-def _from_shards(folder: AnyPath, doc_id: str | None, max_bytes: int, num_documents: int) -> "list[ExplorerDocument]":
+def _from_shards(folder: AnyPath, document: str | None, max_bytes: int, num_documents: int) -> "list[ExplorerDocument]":
     from bltdata.explore import sample_documents, stored_document
     from bltdata.shards import open_shards
 
     dataset = open_shards(folder)
-    if doc_id is not None:
-        return [stored_document(dataset, doc_id, max_bytes=max_bytes)]
+    if document is not None:
+        return [stored_document(dataset, document, max_bytes=max_bytes)]
     return sample_documents(dataset, max_bytes=max_bytes, num_documents=num_documents)
 
 

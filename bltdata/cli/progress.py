@@ -6,7 +6,7 @@ all, and `say` prints plain lines.
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -63,6 +63,25 @@ def progress(total: float | None, description: str, unit: str) -> Iterator[Advan
             bar.advance(task, amount)
 
         yield advance
+
+
+@contextlib.contextmanager
+def progress_once_known(description: str, unit: str) -> Iterator[tuple[Callable[[float | None], None], Advance]]:
+    """A bar like that of `progress`, which is there once it is known how long it must be.
+
+    Yields:
+        A function that is called once, with the total, and the one that moves the bar on after that.
+    """
+    with contextlib.ExitStack() as bars:
+        bar: list[Advance] = []
+
+        def planned(total: float | None) -> None:
+            bar.append(bars.enter_context(progress(total, description, unit)))
+
+        def advance(amount: float = 1, note: str | None = None) -> None:
+            bar[0](amount, note)
+
+        yield planned, advance
 
 
 def say(text: str) -> None:

@@ -1,7 +1,5 @@
 """`bltdata repatch`."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import click
 
 from bltdata.cli.common import DATASET_PATH, command, json_option, out_option, print_json
 from bltdata.cli.patching_options import cut_config, cut_options
-from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress_once_known, say
 from bltdata.cli.settings import config_option, read_sections
 from bltdata.config import to_mapping
 from bltdata.remote import AnyPath
@@ -54,17 +52,10 @@ def repatch(
     from bltdata.repatch import BuildReporter, repatch_shards
 
     config = cut_config(ctx, sections["rule"], config_file)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    with contextlib.ExitStack() as bars:
-        # There is a bar once it is known how long it must be.
-        advance: list[Advance] = []
-        reporter = BuildReporter(
-            said=say,
-            planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Cutting", "bytes"))),
-            built=lambda record: advance[0](record.num_bytes, record.file),
-        )
-        manifest = repatch_shards(shards, config, out, workers=workers or cores, reporter=reporter)
+    with progress_once_known("Cutting", "bytes") as (planned, advance):
+        reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
+        manifest = repatch_shards(shards, config, out, workers=workers, reporter=reporter)
     totals = manifest.totals
     if as_json:
         print_json(

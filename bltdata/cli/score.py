@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, command
+from bltdata.cli.inputs import STDIN
+from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, given_options, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
 from bltdata.config import to_mapping
-from bltdata.corpus.config import CorpusConfig
+from bltdata.corpus.config import ALL, CorpusConfig
 from bltdata.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 DECIMALS = 6
 """Of a number in JSON: as fine as float32 arithmetic is sure of."""
 
-STDIN = "-"
 ENTROPIES_A_WRITE = 1 << 16
 """So many are formatted at once: their text takes more than ten times the room of the bytes that they are about."""
 
@@ -92,7 +93,7 @@ def score(
     from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
 
     where = resolve_device(device)
-    corpus = corpora.open(None if split in (None, "all") else split) if "corpus" in given else None
+    corpus = corpora.open(split or ALL) if "corpus" in given else None
     documents = _documents(text, file) if corpus is None else corpus
     if out is not None:
         # As they are read: scoring one takes hours for nothing.
@@ -154,8 +155,7 @@ def _check_out(out: Path | None) -> None:
         return
     if out.suffix != ".parquet":
         raise ConfigError(f"The name of {out} doesn't end in .parquet; end it so, or leave --out away to get JSON lines.")
-    if out.is_dir():
-        raise ConfigError(f"{out} is a folder; give a file to write the scores to.")
+    check_file(out, "the scores")
 
 
 def _documents(text: str | None, file: Path | None) -> Iterable["Document"]:

@@ -18,6 +18,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
@@ -150,6 +151,8 @@ def settings(
         ConfigError: an unknown key (the error names the nearest), a value of another type, or one out of range.
     """
     given = given_options(ctx, {field.name for field in dataclasses.fields(cls)}, prefix)  # type: ignore[arg-type]
+    # An option has its type from click; this is all of it that `from_mapping` would refuse, and take for the file's.
+    _check_finite(given)
     return from_mapping(cls, merged(defaults or {}, table, given), where)
 
 
@@ -169,6 +172,16 @@ def given_options(ctx: click.Context, fields: Collection[str], prefix: str = "")
             place = place.setdefault(name, {})
         place[last] = value
     return given
+
+
+def _check_finite(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            _check_finite(value)
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"--{name.replace('_', '-')} is {number!r}; it must be a finite number.")
 
 
 def field_docs(cls: type) -> dict[str, str]:

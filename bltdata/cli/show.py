@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, wants_colour
-from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes, read_file, read_text
+from bltdata.cli.inputs import read_input
+from bltdata.cli.one_document import Beginning, entropies_as_built, first_bytes
+from bltdata.cli.outputs import check_file
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.config import from_mapping, to_mapping
+from bltdata.config import from_mapping, number_of, to_mapping
 from bltdata.errors import ConfigError, ShardError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath
@@ -37,12 +39,14 @@ SECTIONS = ("rule",)
     """
 )
 @click.option("--text", metavar="TEXT", help="Show this text.")
-@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are.")
-@click.option("--shards", type=DATASET_PATH, metavar="DIR", help="Show a document of this dataset, with its stored entropies and patches.")
+@click.option("--file", "file", type=ANY_PATH, metavar="FILE", help="Show this file, whatever its bytes are; - is the standard input.")
+@click.option(
+    "--shards", type=DATASET_PATH, metavar="FOLDER", help="Show a document of this dataset, with its stored entropies and patches."
+)
 @click.option("--document", metavar="DOC_ID", help="Which document of the dataset.  [default: the first]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scores the text or the file.")
 @options_from(RuleSettings, prefix="rule")
-@click.option("--rule-from", type=DATASET_PATH, metavar="DIR", help="Take the patch rule of this dataset, threshold included.")
+@click.option("--rule-from", type=DATASET_PATH, metavar="FOLDER", help="Take the patch rule of this dataset, threshold included.")
 @click.option("--target-patch-length", type=float, help="Calibrate the threshold on this one document, to this mean length.")
 @click.option(
     "--max-bytes",
@@ -75,6 +79,7 @@ def show(
     escape. A document of a dataset is cut again if a rule is given.
     """
     _check_sources(text, file, shards, document, model_folder)
+    check_file(html_file, "the page")
     sections = read_sections(config_file, SECTIONS)
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
     wanted = _wanted(rule_settings, rule_from, target_patch_length)
@@ -83,8 +88,8 @@ def show(
     if shards is not None:
         shown = _from_shards(shards, document, wanted, limit)
     else:
-        begin = read_file(file, limit) if file is not None else read_text(text or "", limit)
-        shown = _scored(begin, str(file or "--text"), model_folder, wanted)
+        name, begin = read_input(text, file, limit)
+        shown = _scored(begin, name, model_folder, wanted)
     if html_file is not None:
         _write_page(shown, html_file)
     if as_json:
@@ -203,8 +208,6 @@ def _write_page(shown: _Shown, path: Path) -> None:
     from bltdata.atomic import write_bytes
     from bltdata.patching.display import html_page
 
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give a file to write the page to.")
     write_bytes(path, html_page(shown.patches, shown.name, [_summary(shown)], shown.limit).encode())
 
 
@@ -234,5 +237,7 @@ def _echo(text: str) -> None:
 def _summary(shown: _Shown) -> str:
     from bltdata.patching import display
 
-    rest = f" {shown.num_left_out:,} more bytes are left out; --max-bytes takes in more." if shown.num_left_out else ""
-    return display.printable_line(f"{shown.name}: {display.summary(shown.patches)}; {display.rule_in_words(shown.patches.rule)}.{rest}")
+    more = number_of(shown.num_left_out, "more byte is", "more bytes are")
+    rest = f" {more} left out; --max-bytes takes in more." if shown.num_left_out else ""
+    counts, rule = display.summary(shown.patches, shown.limit), display.rule_in_words(shown.patches.rule)
+    return display.printable_line(f"{shown.name}: {counts}; {rule}.{rest}")

@@ -1,14 +1,13 @@
 """`bltdata verify`: whether datasets are what they say they are."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json
-from bltdata.cli.progress import Advance, format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress_once_known, say
+from bltdata.config import number_of
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     bltdata verify runs/shards/train --deep --entropy-model runs/entropy-model
     """
 )
-@click.argument("folders", metavar="DIR...", type=DATASET_PATH, nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER...", type=DATASET_PATH, nargs=-1, required=True)
 @click.option("--deep", is_flag=True, help="Score a sample of documents again and compare; needs --entropy-model.")
 @click.option("--deep-documents", type=click.IntRange(min=1), default=None, help="Documents of each dataset to score.  [default: 32]")
 @click.option("--entropy-model", "model_folder", type=ANY_PATH, metavar="FOLDER", help="The model that scored the datasets, for --deep.")
@@ -46,23 +45,18 @@ def verify(
 ) -> None:
     """Check that shards are what their manifest says: every file, every row, every patch.
 
-    DIR is a folder that build-shards or repatch wrote; of several it is checked that they share no document. Prints a line for each
+    FOLDER is a folder that build-shards or repatch wrote; of several it is checked that they share no document. Prints a line for each
     fault, which says where it is, what is wrong and what to do, and ends with exit code 1 if there is one.
     """
     settings = _deep_check(deep, deep_documents, model_folder)
 
+    from bltdata.engines.local import num_cores
     from bltdata.verification import verify_dataset
     from bltdata.verification.verify import VerifyReporter
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.ExitStack() as bars:
-        # There is a bar once it is known how long it must be.
-        advance: list[Advance] = []
-        reporter = VerifyReporter(
-            planned=lambda num_bytes: advance.append(bars.enter_context(progress(num_bytes, "Verifying", "bytes"))),
-            done=lambda num_bytes: advance[0](num_bytes),
-        )
-        report = verify_dataset(*folders, workers=workers or cores, max_faults=max_faults, deep=settings, reporter=reporter)
+    with progress_once_known("Verifying", "bytes") as (planned, advance):
+        reporter = VerifyReporter(planned=planned, done=advance)
+        report = verify_dataset(*folders, workers=workers or num_cores(), max_faults=max_faults, deep=settings, reporter=reporter)
     if as_json:
         print_json(report.to_mapping())
     else:
@@ -94,13 +88,15 @@ def _print(report: "VerificationReport") -> None:
         say(f"Note: {note}")
     for found in report.deep:
         say(
-            f"{found.folder}: {found.num_documents:,} documents scored again; {found.num_inexact:,} of {found.num_entropies:,} entropies "
-            f"differ, by {found.largest_difference_nats:.4g} nats at most, and {found.num_patched_otherwise:,} would get other patches."
+            f"{found.folder}: {number_of(found.num_documents, 'document')} scored again; "
+            f"{found.num_inexact:,} of {found.num_entropies:,} entropies differ, "
+            f"by {found.largest_difference_nats:.4g} nats at most, and {found.num_patched_otherwise:,} would get other patches."
         )
     for dataset in report.datasets:
-        say(
-            f"{dataset.folder}: {dataset.num_shards:,} shards, {dataset.num_documents:,} documents, "
-            f"{format_amount(dataset.num_bytes, 'bytes')} looked at."
-        )
+        shards = number_of(dataset.num_shards, "shard")
+        if dataset.num_readable < dataset.num_shards:
+            shards = f"{dataset.num_readable:,} of {shards}"
+        documents, size = number_of(dataset.num_documents, "document"), format_amount(dataset.num_bytes, "bytes")
+        say(f"{dataset.folder}: {shards}, {documents}, {size} looked at.")
     total = sum(report.num_faults.values())
-    say("No faults." if report.is_good else f"{total:,} {'fault' if total == 1 else 'faults'}.")
+    say("No faults." if report.is_good else f"{number_of(total, 'fault')}.")

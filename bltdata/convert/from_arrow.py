@@ -15,7 +15,7 @@ from bltdata.config import from_mapping, to_mapping
 from bltdata.convert.arrow_files import ArrowDocument, ArrowFile, ArrowFragment, find_files, fragments_of, read_documents
 from bltdata.convert.config import FromArrowConfig
 from bltdata.engines import open_engine
-from bltdata.engines.resume import BuildReporter, agreed_plan, another_plan, finish_shards, plan_fingerprint
+from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards, plan_fingerprint
 from bltdata.errors import CorpusError
 from bltdata.lock import exclusive
 from bltdata.patching.batch import DocumentBatch, batches_of
@@ -24,6 +24,7 @@ from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath, published
 from bltdata.repatch import RepatchConfig, calibration_sentence
 from bltdata.shards import Manifest, ShardRecord, ShardWriter
+from bltdata.shards.folder import check_out
 from bltdata.shards.schema import shard_name
 
 UNKNOWN_MODEL: Mapping[str, Any] = {"fingerprint": None, "made_by": "unknown: the entropies were read from Arrow files"}
@@ -108,6 +109,7 @@ def arrow_to_shards(
     engine = open_engine("local", workers)
     reporter = reporter or BuildReporter()
     files = find_files(locations)
+    check_out(folder)
     with exclusive(folder, reporter.said):
         plan = _agreed(files, cut, config, folder, reporter)
         manifest = finish_shards(
@@ -137,16 +139,16 @@ def _agreed(files: Sequence[ArrowFile], cut: RepatchConfig, config: FromArrowCon
         rules = _rules(files, fragments, cut, config, reporter)
         return {"modified_ns": modified, **rules.to_mapping(), "fragments": [to_mapping(fragment) for fragment in fragments]}
 
-    def read(plan: Mapping[str, Any]) -> tuple[ArrowPlan, list[int]]:
+    def read(plan: Mapping[str, Any]) -> ArrowPlan:
         fragments = [from_mapping(ArrowFragment, fragment, "The plan") for fragment in plan["fragments"]]
         rules = SourceRules.from_mapping(plan, "The plan")
-        # Times of change are no part of what the shards are.
-        return ArrowPlan(fragments, rules, plan_fingerprint(plan)), list(plan["modified_ns"])
+        return ArrowPlan(fragments, rules, plan_fingerprint(plan))
 
-    plan, made_from = agreed_plan(folder, "from_arrow", wanted, differences, decide=decide, read=read)
-    if made_from != modified:
-        raise another_plan(folder, "other Arrow files (they have changed)")
-    return plan
+    def outdated(plan: Mapping[str, Any]) -> str | None:
+        # Times of change are no part of what the shards are.
+        return None if plan.get("modified_ns") == modified else "other Arrow files (they have changed)"
+
+    return agreed_plan(folder, "from_arrow", wanted, differences, decide=decide, read=read, outdated=outdated, replaced=reporter.said)
 
 
 def _rules(

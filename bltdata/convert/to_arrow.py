@@ -25,7 +25,9 @@ from bltdata.lock import exclusive
 from bltdata.remote import AnyPath
 from bltdata.shards import ShardDataset, open_shards, schema
 from bltdata.shards.columns import list_column
+from bltdata.shards.folder import check_holds_only, check_outside, run_again
 from bltdata.shards.record import file_checksum
+from bltdata.shards.schema import PLAN_FILE
 
 INVALID_UTF8 = "not valid UTF-8"
 
@@ -103,7 +105,7 @@ class ToArrowJob:
         shard, source, path = self.dataset.manifest.shards[index], self.dataset.paths[index], self.paths[index]
         # Of every bit: what is copied is not looked at again.
         if file_checksum(source) != shard.checksum:
-            raise ShardError(f"The shard {source} differs from its checksum; delete it and run build-shards again.")
+            raise ShardError(f"The shard {source} differs from its checksum; delete it and {run_again(source.parent)}.")
         # While the file is made anew, an old marker would call it whole.
         marker_of(path).unlink(missing_ok=True)
         num_documents = num_bytes = left_out = 0
@@ -158,6 +160,7 @@ def shards_to_arrow(
     chunks = [chunk_path(name, chunk) for chunk in range(config.num_chunks)]
     paths = _paths(dataset, name, model, config.num_chunks, folder)
     place = folder / name / model
+    _check_place(folder, place, shards)
     with exclusive(place):
         for stranger in sorted({path.name for path in (folder / name).glob("*.chunk.*.jsonl")} - {path.name for path in chunks}):
             raise BuildError(f"{folder / name} has {stranger}, a chunk that these shards have no files for; choose another dataset_name.")
@@ -221,6 +224,15 @@ def _paths(dataset: ShardDataset, name: str, model: str, num_chunks: int, folder
     return tuple(folder / shard_path(name, model, index % num_chunks, index // num_chunks, width=width) for index in range(num_shards))
 
 
+def _check_place(folder: Path, place: Path, shards: AnyPath) -> None:
+    """Refuse to mix with what isn't laid out for the trainer: on the way to the files there are folders, and the names of chunks."""
+    check_outside(place, shards)
+    if not (place / PLAN_FILE).exists():
+        check_holds_only(folder, lambda name: (folder / name).is_dir())
+        check_holds_only(place.parent, lambda name: name.endswith(".jsonl") or (place.parent / name).is_dir())
+        check_holds_only(place, lambda name: False)
+
+
 def _agree(dataset: ShardDataset, config: ToArrowConfig, place: Path, reporter: ArrowReporter) -> None:
     """Write the plan, or see that the one there is the same; before it is written all documents are looked at."""
     wanted = {"dataset": dataset.manifest.fingerprint, "settings": to_mapping(config)}
@@ -237,7 +249,7 @@ def _agree(dataset: ShardDataset, config: ToArrowConfig, place: Path, reporter: 
             reporter.said(f"{bad:,} of {len(dataset):,} documents are not valid UTF-8 and are left out; the first is {first!r}.")
         return {}
 
-    agreed_plan(place, "to_arrow", wanted, differences, decide=decide, read=lambda plan: fingerprint(plan))
+    agreed_plan(place, "to_arrow", wanted, differences, decide=decide, read=lambda plan: fingerprint(plan), replaced=reporter.said)
 
 
 def _invalid_documents(dataset: ShardDataset) -> tuple[int, str | None]:

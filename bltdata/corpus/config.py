@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bltdata.config import nearest
+from bltdata.errors import ConfigError
+
 if TYPE_CHECKING:
     from bltdata.corpus.corpus import Corpus
+
+ALL = "all"
+"""What is given for a split to take every document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +32,18 @@ class CorpusConfig:
     max_bytes: int | None = None
     """Leave out longer documents."""
 
-    def open(self, split: str | None) -> Corpus:
-        """The documents of a split, `train`, `validation` or `test`; None for all of `corpus`.
+    def open(self, split: str) -> Corpus:
+        """The documents of a split, `train`, `validation` or `test`; `all` for those of `corpus`, whatever their split.
 
         Raises:
-            ConfigError, CorpusError: as `open_corpus`.
+            ConfigError, CorpusError: there is no such split; or as `open_corpus`.
         """
         from bltdata.corpus.corpus import open_corpus
 
+        own = ("train", "validation", "test") if self.validation_corpus is None else ("train", "validation")
+        if split not in (*own, ALL):
+            raise ConfigError(f"There is no split {split!r}{nearest(split, (*own, ALL))}.")
         limits = {"min_bytes": self.min_bytes, "max_bytes": self.max_bytes}
-        if split is None or self.validation_corpus is None:
-            return open_corpus(self.corpus, split, **limits)  # type: ignore[arg-type]
+        if split == ALL or self.validation_corpus is None:
+            return open_corpus(self.corpus, None if split == ALL else split, **limits)  # type: ignore[arg-type]
         return open_corpus({"train": self.corpus, "validation": self.validation_corpus}, split, **limits)  # type: ignore[arg-type]

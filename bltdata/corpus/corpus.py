@@ -3,13 +3,13 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bltdata.config import fingerprint, nearest, to_mapping
 from bltdata.corpus.document import Document
 from bltdata.corpus.files import LineSource, ParagraphSource, WholeFileSource
-from bltdata.corpus.fragments import DEFAULT_FRAGMENT_BYTES, Fragment, group, take
+from bltdata.corpus.fragments import DEFAULT_FRAGMENT_BYTES, Fragment, Piece, group, take
 from bltdata.corpus.hub import HubSource
 from bltdata.corpus.jsonl import JsonlSource
 from bltdata.corpus.parquet import ParquetSource
@@ -19,6 +19,7 @@ from bltdata.corpus.source import Source
 from bltdata.corpus.spec import CorpusSpec, check_lengths
 from bltdata.corpus.splits import SplitFractions
 from bltdata.errors import ConfigError, CorpusError
+from bltdata.remote import AnyPath
 
 OTHER_SPLIT = "other split"
 TOO_SHORT = "too short"
@@ -165,7 +166,11 @@ class Corpus:
         # Ids from a column are only as unique as their owner made them; all others are by their making.
         seen: set[str] | None = set() if spec.id is not None else None
         for piece in fragment.items:
-            for local_id, data in itertools.islice(source.read(piece, counts), piece.max_documents):
+            for record in itertools.islice(source.read(piece, counts), piece.max_documents):
+                if isinstance(record, str):
+                    counts[record] += 1
+                    continue
+                local_id, data = record
                 doc_id = f"{fragment.source}/{local_id}"
                 if seen is not None:
                     if doc_id in seen:
@@ -189,6 +194,36 @@ class Corpus:
             part = f" in the split {self.split!r}" if self.split is not None else ""
             names = ", ".join(printable(str(spec)) for spec in self.specs.values())
             raise CorpusError(f"The corpus {names} has no documents{part}; {advice}.")
+
+    def check_readable(self, fragments: Iterable[Fragment]) -> None:
+        """Read the first document of each source: what is wrong with all of them is better known before a plan is made.
+
+        Raises:
+            CorpusError: it can't be read, such as for want of the column.
+        """
+        firsts: dict[str, Piece] = {}
+        for fragment in fragments:
+            firsts.setdefault(fragment.source, fragment.items[0])
+        for label, piece in firsts.items():
+            next(self._sources[label].read(piece, Counter()), None)
+
+    def check_apart(self, folder: AnyPath, names: Iterable[str]) -> None:
+        """Refuse a folder in which the corpus, opened again, would take what is written for documents.
+
+        Args:
+            folder: where files are to be written; needn't exist.
+            names: of the files, below the folder.
+
+        Raises:
+            CorpusError: it would read one of them.
+        """
+        for name in names:
+            for label, source in self._sources.items():
+                if source.would_read(folder / name):
+                    raise CorpusError(
+                        f"{folder} lies where the corpus {printable(str(self.specs[label]))} is read, "
+                        f"which would take {name} for documents; choose a folder outside of it."
+                    )
 
     def describe(self) -> dict[str, Any]:
         """What the documents depend on, as JSON can hold it: for manifests."""

@@ -13,3 +13,8 @@ class Document:
     """The label of the source, by which statistics are kept and mixtures weighted."""
     data: bytes
     """The raw bytes: any, none, valid UTF-8 or not."""
+
+
+Record = tuple[str, bytes] | str
+"""What a source reads: the id of a document within the source, and its bytes. Or the reason why a record is left out, which whoever reads
+it counts; it is given at all so that a plan, which counts records, needn't look into them."""

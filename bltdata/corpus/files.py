@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
+from bltdata.corpus.document import Record
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.source import DiskSource
 from bltdata.corpus.streams import is_compressed, open_binary
@@ -21,7 +22,7 @@ class WholeFileSource(DiskSource):
         """One."""
         return 1
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The file."""
         with open_binary(self.path(piece)) as stream:
             data = stream.read()
@@ -50,7 +51,7 @@ class LineSource(DiskSource):
         """Count by reading, as far as needed."""
         return sum(1 for _ in itertools.islice(self.blocks(piece, Counter()), at_most))
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The lines."""
         for number, data in self.blocks(piece, left_out):
             yield f"{piece.name}:{number}", data

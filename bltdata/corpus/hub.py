@@ -11,15 +11,18 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, nearest
 from bltdata.corpus.columns import arrow_documents, check_arrow_types, check_column, choose_text_column
+from bltdata.corpus.document import Record
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileEntry, path_name, printable
 from bltdata.corpus.spec import DEFAULT_HUB_SPLIT, CorpusSpec
 from bltdata.corpus.streams import naming_errors
 from bltdata.errors import CorpusError
+from bltdata.remote import AnyPath, parts_below
 
 _BATCH_ROWS = 256
 _TYPICAL_DOCUMENT_BYTES = 4096
@@ -32,7 +35,7 @@ _ROWS = "rows"
 class _Cursor:
     """The documents that are left, and how many came before them."""
 
-    documents: Iterator[tuple[str, bytes]]
+    documents: Iterator[Record]
     position: int = 0
 
 
@@ -77,7 +80,7 @@ class HubSource:
         assert piece.stop is not None
         return piece.stop - piece.start
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The rows."""
         if piece.name == _ROWS:
             assert piece.stop is not None
@@ -90,6 +93,11 @@ class HubSource:
         local = [[entry.name, entry.size_bytes] for entry in self._entries]
         return {"num_shards": self._open()[0].num_shards, "files_fingerprint": fingerprint(local or list(self._file_names))}
 
+    def would_read(self, path: AnyPath) -> bool:
+        """Whether it lies in the dataset's folder, if that is one of this machine: the library may take any file there for a part of it."""
+        location = os.path.expanduser(self.spec.location)
+        return os.path.isdir(location) and parts_below(path, Path(location)) is not None
+
     def state(self) -> Any:
         """The files' names, sizes and times of change, or their addresses, which name the commit."""
         return [[entry.name, entry.size_bytes, entry.modified_ns] for entry in self._entries] or list(self._file_names)
@@ -101,7 +109,7 @@ class HubSource:
         file_bytes = sum(entry.size_bytes for entry in entries)
         return dataclasses.replace(piece, file_bytes=file_bytes, modified_ns=max(entry.modified_ns or 0 for entry in entries))
 
-    def _read_rows(self, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+    def _read_rows(self, start: int, stop: int) -> Iterator[Record]:
         # The cursor is taken away while it is in use, so that a second reader can't move it.
         cursor, self._cursor = self._cursor, None
         if cursor is None or cursor.position > start:
@@ -117,11 +125,11 @@ class HubSource:
             raise
         self._cursor = cursor
 
-    def _read_all(self) -> Iterator[tuple[str, bytes]]:
+    def _read_all(self) -> Iterator[Record]:
         for index in range(self._open()[0].num_shards):
             yield from self._read_shard(index)
 
-    def _read_shard(self, index: int) -> Iterator[tuple[str, bytes]]:
+    def _read_shard(self, index: int) -> Iterator[Record]:
         dataset, text_column = self._open()
         where = f"Shard {index} of the dataset {self.spec.location}"
         tables = dataset.shard(num_shards=dataset.num_shards, index=index).iter(batch_size=_BATCH_ROWS)
@@ -132,7 +140,8 @@ class HubSource:
             if table is None:
                 return
             check_arrow_types(table.schema, text_column, self.spec.id, where)
-            yield from arrow_documents(table, text_column, self.spec.id, f"{index:05d}", first_number, where)
+            name = f"{index:05d}"
+            yield from arrow_documents(table, text_column, self.spec.id, name, first_number, where, leaves_out=self.spec.leaves_out)
             first_number += table.num_rows
 
     def _open(self) -> tuple[Any, str]:

@@ -1,17 +1,15 @@
 """JSON Lines: an object a line, of which one value is the document."""
 
 import codecs
-import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-from bltdata.corpus.columns import check_column, choose_text_column, id_text, text_bytes
+from bltdata.corpus.columns import NO_ID, RecordError, check_column, choose_text_column, id_text, parse_object, text_bytes
+from bltdata.corpus.document import Record
 from bltdata.corpus.files import LineSource
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import printable
 from bltdata.corpus.streams import COMPRESSED_ENDINGS
-from bltdata.errors import CorpusError
 
 
 class JsonlSource(LineSource):
@@ -22,36 +20,24 @@ class JsonlSource(LineSource):
 
     endings = tuple(f"{ending}{compressed}" for ending in (".jsonl", ".ndjson") for compressed in ("", *COMPRESSED_ENDINGS))
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The documents of the lines."""
         path = printable(self.files.path(piece.name))
-        id_column = self.spec.id
         for number, line in self.blocks(piece, left_out):
-            where = f"{path}, line {number},"
-            record = parse_object(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
-            text_column = choose_text_column(self.spec.text, record, where)
-            data = text_bytes(record[text_column], text_column, where)
-            if id_column is None:
-                yield f"{piece.name}:{number}", data
-            else:
-                check_column(id_column, record, where)
-                yield id_text(record[id_column], id_column, where), data
+            record: Record
+            try:
+                record = self._document(piece, number, line, f"{path}, line {number},")
+            except RecordError as error:
+                if not self.spec.leaves_out:
+                    raise
+                record = error.reason
+            yield record
 
-
-def parse_object(line: bytes, where: str) -> dict[str, Any]:
-    """Parse a line of JSON.
-
-    Raises:
-        CorpusError: it isn't JSON in UTF-8, or isn't an object.
-    """
-    try:
-        record = json.loads(line.decode("utf-8", "surrogatepass"))
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{where} is not UTF-8 (byte {error.start + 1} of the line is wrong), as JSON must be; convert it first."
-        ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CorpusError(f"{where} is not valid JSON: {error}; a JSONL file has one whole object on each line.") from error
-    if not isinstance(record, dict):
-        raise CorpusError(f'{where} is a JSON {type(record).__name__}; a JSONL file has one object on each line, e.g. {{"text": "..."}}.')
-    return record
+    def _document(self, piece: Piece, number: int, line: bytes, where: str) -> tuple[str, bytes]:
+        record = parse_object(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, where)
+        text_column, id_column = choose_text_column(self.spec.text, record, where), self.spec.id
+        data = text_bytes(record[text_column], text_column, where)
+        if id_column is None:
+            return f"{piece.name}:{number}", data
+        check_column(id_column, record, where, NO_ID)
+        return id_text(record[id_column], id_column, where), data

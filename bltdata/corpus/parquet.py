@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from bltdata.corpus.columns import arrow_documents, check_arrow_types, check_column, choose_text_column
+from bltdata.corpus.document import Record
 from bltdata.corpus.fragments import Piece, group
 from bltdata.corpus.paths import printable
 from bltdata.corpus.source import DiskSource
@@ -39,7 +40,7 @@ class ParquetSource(DiskSource):
         with self._open(piece) as (file, _):
             return sum(file.metadata.row_group(index).num_rows for index in _row_groups(piece))
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The rows."""
         where = printable(self.files.path(piece.name))
         with self._open(piece) as (file, text_column):
@@ -48,7 +49,7 @@ class ParquetSource(DiskSource):
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=_row_groups(piece), columns=sorted(columns)):
                 rows = batch.slice(min(skip, batch.num_rows))
                 skip -= batch.num_rows - rows.num_rows
-                yield from arrow_documents(rows, text_column, self.spec.id, piece.name, number, where)
+                yield from arrow_documents(rows, text_column, self.spec.id, piece.name, number, where, leaves_out=self.spec.leaves_out)
                 number += rows.num_rows
 
     def _row_groups(self, whole: Piece) -> list[Piece]:

@@ -5,11 +5,12 @@ names are text that can be written anywhere, and lead back to the file.
 """
 
 import dataclasses
+import fnmatch
 import glob
 import os
 import re
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 
 from bltdata.address import is_url
 from bltdata.errors import CorpusError
@@ -88,8 +89,30 @@ def fixed_part(location: str) -> str:
     if not glob.has_magic(location) or os.path.exists(location):
         return location
     parts = location.split(os.sep)
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return os.sep.join(parts[:first]) or (os.sep if location.startswith(os.sep) else os.curdir)
+    return os.sep.join(parts[: _first_magic(parts)]) or (os.sep if location.startswith(os.sep) else os.curdir)
+
+
+def matches(parts: Sequence[str], location: str) -> bool:
+    """Whether a pattern finds what has this path below its `fixed_part`.
+
+    >>> matches(["2024", "a.txt"], "pages/**/*.txt"), matches(["2024", "a.txt"], "pages/*.txt"), matches([".new", "a.txt"], "pages/*/*")
+    (True, False, False)
+    """
+    pattern = location.split(os.sep)
+    return _matches(parts, pattern[_first_magic(pattern) :])
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not parts or not pattern:
+        return not parts and all(part == "**" for part in pattern)
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (not parts[0].startswith(".") and _matches(parts[1:], pattern))
+    is_seen = pattern[0].startswith(".") or not parts[0].startswith(".")
+    return is_seen and fnmatch.fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _first_magic(parts: Sequence[str]) -> int:
+    return next(index for index, part in enumerate(parts) if glob.has_magic(part))
 
 
 def path_name(path: str) -> str:

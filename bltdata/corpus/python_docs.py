@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from bltdata.config import fingerprint
+from bltdata.corpus.document import Record
 from bltdata.corpus.files import WholeFileSource
 from bltdata.corpus.fragments import Piece
 from bltdata.corpus.paths import FileSet, find_files
 from bltdata.corpus.spec import CorpusSpec
+from bltdata.remote import AnyPath
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "dist-packages", "idle_test", "site-packages", "test", "tests"})
 # It holds the topics, which are documents of their own: a topic must not stand in two splits.
@@ -43,13 +45,17 @@ class PythonDocsSource(WholeFileSource):
             yield Piece(name=f"topics/{name}", size_bytes=len(text))
         yield from super().pieces(target_bytes)
 
-    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    def read(self, piece: Piece, left_out: Counter[str]) -> Iterator[Record]:
         """The topic or module."""
         # A topic is no file; that also tells it from a module of that name.
         if piece.file_bytes is None:
             yield piece.name, _topics()[piece.name.removeprefix("topics/")]
         else:
             yield from super().read(piece, left_out)
+
+    def would_read(self, path: AnyPath) -> bool:
+        """Never: it is Python's own files."""
+        return False
 
     def describe(self) -> dict[str, Any]:
         """The version of Python, and the topics and files it brought."""

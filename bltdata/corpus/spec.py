@@ -20,18 +20,19 @@ from bltdata.errors import ConfigError
 
 Kind = Literal["python-docs", "files", "jsonl", "parquet", "hf"]
 DocumentUnit = Literal["file", "line", "paragraph"]
+InvalidRecords = Literal["stop", "leave-out"]
 
 KINDS: tuple[str, ...] = get_args(Kind)
-UNITS: tuple[str, ...] = get_args(DocumentUnit)
+_CHOICES = {"document": get_args(DocumentUnit), "invalid": get_args(InvalidRecords)}
 
 _COMMON_OPTIONS = ("source", "limit", "min_bytes", "max_bytes")
-_COLUMN_OPTIONS = ("text", "id")
+_RECORD_OPTIONS = ("text", "id", "invalid")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "python-docs": _COMMON_OPTIONS,
     "files": ("document", *_COMMON_OPTIONS),
-    "jsonl": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
-    "parquet": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
-    "hf": (*_COLUMN_OPTIONS, *_COMMON_OPTIONS),
+    "jsonl": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
+    "parquet": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
+    "hf": (*_RECORD_OPTIONS, *_COMMON_OPTIONS),
 }
 """Kind -> the options it takes after `#`."""
 
@@ -62,10 +63,13 @@ class CorpusSpec:
     """The column that holds the document; without it `text`, else `content`."""
     id: str | None = None
     """The column that names the document; without it the file and the number of the line or row."""
+    invalid: InvalidRecords = "stop"
+    """What to do about a line that is no JSON object, or a record without a text or an id: `stop` with an error that says where it is, or
+    `leave-out` such records and count them."""
     source: str | None = None
     """The label; without it the name of the file, folder or dataset."""
     limit: int | None = None
-    """Take the first so many documents of the source only, counted before any is left out by split or length."""
+    """Take the first so many documents of the source only, counted before any is left out by split or length, or as invalid."""
     min_bytes: int = 0
     """Leave out, and count, documents shorter than this."""
     max_bytes: int | None = None
@@ -76,6 +80,8 @@ class CorpusSpec:
     """The split of a Hugging Face dataset, as its publisher made it."""
     revision: str | None = None
     """The commit, branch or tag of a Hugging Face dataset."""
+    is_guess: bool = dataclasses.field(default=False, compare=False)
+    """Whether nothing but the want of an ending says that these are `files`; what is there may say otherwise."""
 
     def __post_init__(self) -> None:
         """Check what no single field shows."""
@@ -110,8 +116,9 @@ class CorpusSpec:
         """
         check_url(re.sub(r"^(files|jsonl|parquet):(?=\w+:)", "", text))
         address, _, options_text = text.rpartition("#") if "#" in text else (text, "", "")
-        kind, location = _split_kind(address)
-        values: dict[str, Any] = {"kind": kind, "location": location}
+        said, location = _split_kind(address)
+        kind = said or "files"
+        values: dict[str, Any] = {"kind": kind, "location": location, "is_guess": said is None}
         if kind == "hf":
             values |= _split_hub_name(location)
         values |= _parse_options(kind, options_text, text)
@@ -143,6 +150,11 @@ class CorpusSpec:
             name, is_folder = os.path.basename(path), os.path.isdir(path)
         return printable(name if is_folder else _LAST_ENDING.sub("", _COMPRESSED_ENDING.sub("", name))) or self.kind
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether records that are no documents are left out and counted."""
+        return self.invalid == "leave-out"
+
     def _hub_name(self) -> str:
         name = self.location if self.revision is None else f"{self.location}@{self.revision}"
         if self.hub_split != DEFAULT_HUB_SPLIT:
@@ -162,7 +174,12 @@ def check_lengths(min_bytes: int, max_bytes: int | None) -> None:
         raise ConfigError(f"max_bytes is {max_bytes}; it must be at least min_bytes, which is {min_bytes}.")
 
 
-def _split_kind(address: str) -> tuple[str, str]:
+def kind_of_name(name: str) -> str | None:
+    """The kind that the ending of a file's name says, such as `jsonl`; None where it says none."""
+    return next((kind for ending, kind in _BY_ENDING if ending.search(name)), None)
+
+
+def _split_kind(address: str) -> tuple[str | None, str]:
     if address == "python-docs":
         return address, ""
     prefix = _KIND_PREFIX.match(address)
@@ -175,7 +192,7 @@ def _split_kind(address: str) -> tuple[str, str]:
         return prefix[1], address[prefix.end() :]
     if not address:
         raise ConfigError("A corpus spec is empty; write e.g. python-docs, notes/, or pages.jsonl.gz.")
-    return next((kind for ending, kind in _BY_ENDING if ending.search(address)), "files"), address
+    return kind_of_name(address), address
 
 
 def _split_hub_name(location: str) -> dict[str, Any]:
@@ -211,11 +228,12 @@ def _parse_options(kind: str, options_text: str, text: str) -> dict[str, Any]:
 
 def _parse_value(name: str, value: str, text: str) -> Any:
     if name in ("limit", "min_bytes", "max_bytes"):
-        if not re.fullmatch(r"\d[\d_]*", value, re.ASCII):
-            raise ConfigError(f"The corpus {text!r} has {name}={value}; it must be a whole number.")
+        least = 1 if name == "limit" else 0
+        if not re.fullmatch(r"[+-]?\d+(_\d+)*", value, re.ASCII) or int(value) < least:
+            raise ConfigError(f"The corpus {text!r} has {name}={value}; it must be a whole number, at least {least}.")
         return int(value)
-    if name == "document" and value not in UNITS:
-        raise ConfigError(f"The corpus {text!r} has document={value}{nearest(value, UNITS)}.")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise ConfigError(f"The corpus {text!r} has {name}={value}{nearest(value, _CHOICES[name])}.")
     if not value:
         raise ConfigError(f"The corpus {text!r} has nothing after {name}=; give a value or leave the option out.")
     return value

@@ -19,11 +19,10 @@ from bltdata.errors import BuildError, ShardError
 from bltdata.lease import check_held
 from bltdata.remote import AnyPath, RemotePath, file_sizes
 from bltdata.shards import Manifest, ShardRecord, read_metadata
+from bltdata.shards.folder import others_in
 from bltdata.shards.ledger import Ledger, listed_shards
 from bltdata.shards.record import file_checksum
-from bltdata.shards.schema import MANIFEST_NAME
-
-PLAN_FILE = "plan.json"
+from bltdata.shards.schema import MANIFEST_NAME, PLAN_FILE
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -51,8 +50,12 @@ def agreed_plan(
     *,
     decide: Callable[[], Mapping[str, Any]],
     read: Callable[[Mapping[str, Any]], T],
+    outdated: Callable[[Mapping[str, Any]], str | None] = lambda plan: None,
+    replaced: Callable[[str], None] | None = None,
 ) -> T:
     """Read the plan in `folder`, or write one; only the folder's one writer may call this.
+
+    A plan that nothing was made by yet may have been a mistake, such as a column that the corpus hasn't; it gives way to another one.
 
     Args:
         folder: gets `plan.json`.
@@ -61,9 +64,11 @@ def agreed_plan(
         differences: for each key of `wanted`, what an error calls a folder that was begun with another value, e.g. `other settings`.
         decide: the rest of a new plan, such as a threshold that takes time to find; it may say more under `key`, too.
         read: makes of a plan what the caller needs.
+        outdated: what else differs from what is wanted now, in the words of `differences`; None if nothing does.
+        replaced: is told that another plan gives way to the wanted one; None where other jobs may be at work by it, so that it stays.
 
     Raises:
-        BuildError: the folder has a plan that is damaged or another one, or shards and no plan.
+        BuildError: the folder has a plan that is damaged, or another one that stays, or shards and no plan.
     """
     path = folder / PLAN_FILE
     if path.exists():
@@ -73,15 +78,29 @@ def agreed_plan(
             found = dict(plan.get(key, {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged_plan(folder) from error
-        for name, difference in differences.items():
-            if fingerprint(found.get(name)) != fingerprint(wanted[name]):
-                raise another_plan(folder, difference)
-        return result
-    if (folder / MANIFEST_NAME).exists() or any(folder.glob("part-*.parquet")):
+        others = (said for name, said in differences.items() if fingerprint(found.get(name)) != fingerprint(wanted[name]))
+        difference = next(others, None) or outdated(plan)
+        if difference is None:
+            return result
+        _check_replaceable(folder, difference, replaced)
+    elif (folder / MANIFEST_NAME).exists() or any(folder.glob("part-*.parquet")):
         raise BuildError(f"{folder} holds shards but no {PLAN_FILE}, so nobody can tell what made them; choose another folder.")
     plan = {key: wanted, **decide()}
+    check_held(folder)
     write_json(path, plan)
     return read(plan)
+
+
+def _check_replaceable(folder: AnyPath, difference: str, replaced: Callable[[str], None] | None) -> None:
+    """Refuse to replace a plan by which something was made, or others may be making something."""
+    if others_in(folder, lambda name: name == PLAN_FILE):
+        raise BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")
+    if replaced is None:
+        raise BuildError(
+            f"{folder} was begun with {difference}, and nothing is made yet; choose another folder, or, if no job is at it, "
+            "run the command once with --plan-only to begin it anew."
+        )
+    replaced(f"{folder} was begun with {difference}, and nothing was made yet, so it is begun anew.")
 
 
 def plan_fingerprint(plan: Mapping[str, Any]) -> str:
@@ -94,11 +113,6 @@ def plan_fingerprint(plan: Mapping[str, Any]) -> str:
     if "from_arrow" in plan:
         return fingerprint([plan["from_arrow"], rules, plan["fragments"]])
     return fingerprint([plan["identity"], *rules.values()])
-
-
-def another_plan(folder: AnyPath, difference: str) -> BuildError:
-    """The error of a folder that was begun with something else."""
-    return BuildError(f"{folder} was begun with {difference}; choose another folder, or delete this one to build it anew.")
 
 
 def damaged_plan(folder: AnyPath) -> BuildError:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from rich.cells import cell_len
 
+from bltdata.config import number_of
 from bltdata.patching.settings import RuleSettings
 
 if TYPE_CHECKING:
@@ -361,9 +362,27 @@ def rule_in_words(rule: RuleSettings) -> str:
     return ", ".join([f"rule {rule.scheme}", *(f"{field.name} {_value(getattr(rule, field.name))}" for field in fields)])
 
 
-def summary(patches: "Patches") -> str:
-    """Bytes, patches and their mean length, as a part of a sentence."""
-    return f"{len(patches)} patches of {len(patches.data)} bytes, {patches.mean_length:.2f} on average"
+def summary(patches: "Patches", num_shown: int | None = None) -> str:
+    """Patches, what is in them, and their mean length, as a part of a sentence.
+
+    Args:
+        patches: a document cut into patches, the last of which ends with the document.
+        num_shown: count the patches that begin before this byte, and the bytes before it, alone; None for the whole document.
+
+    >>> from bltdata.patching import PatchRule, patch
+    >>> patches = patch(b"hello world, foo", None, PatchRule(scheme="space"))
+    >>> summary(patches)
+    '3 patches of 16 bytes and the end, 5.67 positions on average'
+    >>> summary(patches, 8)
+    '2 patches in the first 8 bytes, 4.00 bytes on average'
+    """
+    if num_shown is None:
+        counts = f"{number_of(len(patches), 'patch', 'patches')} of {number_of(len(patches.data), 'byte')}"
+        return f"{counts} and the end, {patches.mean_length:.2f} positions on average"
+    num_bytes = min(num_shown, len(patches.data))
+    count = int(np.searchsorted(patches.starts, num_bytes))
+    mean = f", {num_bytes / count:.2f} bytes on average" if count else ""
+    return f"{number_of(count, 'patch', 'patches')} in the first {number_of(num_bytes, 'byte')}{mean}"
 
 
 def _value(value: object) -> str:

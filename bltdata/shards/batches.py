@@ -87,12 +87,12 @@ def _batch(table: pa.Table, source: str, rows: np.ndarray) -> DocumentBatch:
     offsets = np.concatenate([[0], np.cumsum(num_bytes)])
     entropies, entropy_offsets = list_column(table[schema.ENTROPY_NATS])
     if not np.array_equal(entropy_offsets, offsets + np.arange(len(offsets))):
-        raise ShardError("A row group has another number of entropies than its documents have positions; run build-shards again.")
+        raise ShardError("A row group has another number of entropies than its documents have positions; make its shard anew.")
     data = None
     if schema.DATA in table.column_names:
         data, data_offsets = bytes_column(table[schema.DATA])
         if not np.array_equal(data_offsets, offsets):
-            raise ShardError("A row group has documents of another length than it says; run build-shards again.")
+            raise ShardError("A row group has documents of another length than it says; make its shard anew.")
     names: Sequence[str] = _Names(table[schema.DOC_ID], np.flatnonzero(rows))
     if not rows.all():
         # Usually a row group has one source, and nothing needs to be copied.

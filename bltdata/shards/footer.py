@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from bltdata import config
 from bltdata.errors import BltError, ConfigError, ShardError
 from bltdata.remote import AnyPath, as_path, parquet_source
+from bltdata.shards.folder import run_again
 from bltdata.shards.schema import ENTROPY_NATS, FORMAT_VERSION, METADATA_KEY, PATCH_LENGTHS, SCHEMA
 
 _DEEPEST_NESTING = 64
@@ -65,9 +66,9 @@ class Footer:
         except ShardError:
             raise
         except ValueError as error:
-            raise ShardError(f"{path} is damaged ({_one_line(error)}); delete it and run build-shards again.") from error
+            raise ShardError(f"{path} is damaged ({_one_line(error)}); delete it and {run_again(path.parent)}.") from error
         if fingerprint != config.fingerprint(mapping):
-            raise ShardError(f"{path} is damaged (its description does not match its fingerprint); delete it and run build-shards again.")
+            raise ShardError(f"{path} is damaged (its description does not match its fingerprint); delete it and {run_again(path.parent)}.")
         return footer
 
 
@@ -88,7 +89,7 @@ def read_footer(path: AnyPath | str) -> tuple[Footer, pq.FileMetaData]:
             raise ShardError(f"{path} is a Parquet file but no shard: its footer lacks the key {METADATA_KEY.decode()!r}; remove it.")
         footer = Footer.decode(text, path)
         if not file.schema_arrow.equals(SCHEMA):
-            raise ShardError(f"{path} is damaged (its columns are not those of a shard); delete it and run build-shards again.")
+            raise ShardError(f"{path} is damaged (its columns are not those of a shard); delete it and {run_again(path.parent)}.")
         _check_counts(footer, metadata, path)
     return footer, metadata
 
@@ -135,7 +136,7 @@ def check_format_version(mapping: dict[str, Any], path: AnyPath) -> None:
     if version != FORMAT_VERSION:
         raise ShardError(
             f"{path} has format version {version!r}, and this tool reads version {FORMAT_VERSION}: "
-            f"use the tool that wrote it (version {mapping.get('tool_version', 'unknown')}) or run build-shards again."
+            f"use the tool that wrote it (version {mapping.get('tool_version', 'unknown')}) or {run_again(path.parent)}."
         )
 
 
@@ -156,18 +157,18 @@ def reading(path: AnyPath) -> Iterator[None]:
     except BltError:
         raise
     except FileNotFoundError as error:
-        raise ShardError(f"The shard {path} is missing; put it back or run build-shards again.") from error
+        raise ShardError(f"The shard {path} is missing; put it back or {run_again(path.parent)}.") from error
     except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise ShardError(
             f"{path} cannot be read as a shard ({_one_line(error)}): it is damaged, cut short, or no Parquet file; "
-            f"delete it and run build-shards again."
+            f"delete it and {run_again(path.parent)}."
         ) from error
 
 
 def _check_counts(footer: Footer, metadata: pq.FileMetaData, path: AnyPath) -> None:
     counted = [sum(column) for column in zip(*(count_values(metadata, i) for i in range(metadata.num_row_groups)), strict=True)]
     if [footer.num_documents, footer.num_bytes, footer.num_patches] != (counted or [0, 0, 0]):
-        raise ShardError(f"{path} is damaged (its counts disagree with its row groups); delete it and run build-shards again.")
+        raise ShardError(f"{path} is damaged (its counts disagree with its row groups); delete it and {run_again(path.parent)}.")
 
 
 def _one_line(error: Exception) -> str:

@@ -15,9 +15,7 @@ from bltdata.errors import ConfigError, ShardError
 from bltdata.remote import AnyPath
 from bltdata.shards.manifest import Manifest
 from bltdata.shards.record import ShardRecord
-from bltdata.shards.schema import MANIFEST_NAME
-
-LEDGER_FOLDER = "built"
+from bltdata.shards.schema import LEDGER_FOLDER, MANIFEST_NAME
 
 
 class Ledger:

@@ -9,6 +9,7 @@ from typing import Any
 from bltdata import __version__, atomic, config
 from bltdata.errors import ConfigError, RemoteError, ShardError
 from bltdata.remote import AnyPath, as_path
+from bltdata.shards.folder import instead_of_dataset, run_again
 from bltdata.shards.footer import check_format_version, decode_json
 from bltdata.shards.precision import Precision
 from bltdata.shards.record import ShardRecord
@@ -132,7 +133,7 @@ class Manifest:
         try:
             return config.from_mapping(Manifest, mapping, "it")
         except ConfigError as error:
-            raise ShardError(f"Restore {path} or run build-shards again: {error}") from error
+            raise ShardError(f"Restore {path} or {run_again(path.parent)}: {error}") from error
 
     @property
     def misnamed(self) -> list[str]:
@@ -158,7 +159,7 @@ class Manifest:
             raise ShardError(f"{path} lists the shard {file!r} with a count that is negative or too large; restore the file.")
         if self.totals != Totals.of(self.shards) or self.fingerprint != self.expected_fingerprint:
             raise ShardError(
-                f"{path} was changed after it was written (totals or fingerprint do not match); restore it or run build-shards again."
+                f"{path} was changed after it was written (totals or fingerprint do not match); restore it or {run_again(path.parent)}."
             )
 
 
@@ -186,18 +187,15 @@ def _fingerprint(
 def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
         mapping = decode_json(path.read_bytes())
-    except FileNotFoundError as error:
-        if isinstance(path, Path) and not path.parent.is_dir():
-            raise ShardError(f"There is no folder {path.parent}; give the folder that build-shards wrote.") from error
-        unfinished = "the build did not finish" if isinstance(path, Path) else "the address is wrong, or the build did not finish"
-        raise ShardError(f"{path.parent} has no {path.name}: {unfinished}; run build-shards again to resume.") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ShardError(instead_of_dataset(path.parent)) from error
     except RemoteError:
         # Not a fault of the dataset: nobody knows whether there is a manifest.
         raise
     except OSError as error:
         raise ShardError(f"Cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise ShardError(f"{path} is not valid JSON ({error}); restore it or run build-shards again.") from error
+        raise ShardError(f"{path} is not valid JSON ({error}); restore it or {run_again(path.parent)}.") from error
     if not isinstance(mapping, dict):
-        raise ShardError(f"{path} is no manifest; restore it or run build-shards again.")
+        raise ShardError(f"{path} is no manifest; restore it or {run_again(path.parent)}.")
     return mapping

@@ -17,6 +17,7 @@ from bltdata.errors import ShardError
 from bltdata.remote import AnyPath, RemotePath, as_path, file_sizes, parquet_source
 from bltdata.shards import schema
 from bltdata.shards.columns import bytes_column, list_column
+from bltdata.shards.folder import run_again
 from bltdata.shards.footer import count_values, read_footer, reading
 from bltdata.shards.manifest import Manifest
 from bltdata.shards.record import file_checksum
@@ -181,7 +182,8 @@ class ShardDataset:
                     damaged.append(record.file)
         if damaged:
             raise ShardError(
-                f"{self.folder} has shards that differ from their checksums ({', '.join(damaged)}); delete them and run build-shards again."
+                f"{self.folder} has shards that differ from their checksums ({', '.join(damaged)}); "
+                f"delete them and {run_again(self.folder)}."
             )
 
     @functools.cached_property
@@ -226,7 +228,7 @@ def open_shards(folder: AnyPath | str) -> ShardDataset:
                 raise FileNotFoundError(path)
         size = sizes[record.file]
         if size != record.size_bytes:
-            raise ShardError(f"The shard {path} has {size} bytes instead of {record.size_bytes}; delete it and run build-shards again.")
+            raise ShardError(f"The shard {path} has {size} bytes instead of {record.size_bytes}; delete it and {run_again(folder)}.")
     return dataset
 
 

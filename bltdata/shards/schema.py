@@ -13,6 +13,8 @@ METADATA_KEY = b"blt"
 """Key of the file's own description (JSON) in the Parquet footer."""
 
 MANIFEST_NAME = "manifest.json"
+PLAN_FILE = "plan.json"
+LEDGER_FOLDER = "built"
 
 DOC_ID = "doc_id"
 SOURCE = "source"

@@ -11,6 +11,7 @@ from bltdata.errors import ShardError
 from bltdata.shards import ShardDataset, schema
 from bltdata.shards.checks import has_nll
 from bltdata.shards.columns import bytes_column, list_column
+from bltdata.shards.folder import run_again
 from bltdata.stats import kernels, positions
 from bltdata.stats.byte_classes import class_table
 from bltdata.stats.sources import DatasetStatistics, SourceStatistics
@@ -76,7 +77,7 @@ def _flat(table: pa.Table, dataset: ShardDataset) -> _RowGroup:
     nll_nats = table[schema.NLL_NATS].to_numpy()
     unknown = np.isnan(nll_nats)
     if np.isinf(nll_nats).any() or (unknown.any() and has_nll(dataset.manifest.entropy_model)):
-        raise ShardError(f"A shard in {dataset.folder} has a negative log-likelihood that is not finite; run build-shards again.")
+        raise ShardError(f"A shard in {dataset.folder} has a negative log-likelihood that is not finite; {run_again(dataset.folder)}.")
     entropy_nats, bounds = list_column(table[schema.ENTROPY_NATS])
     lengths, patch_offsets = list_column(table[schema.PATCH_LENGTHS])
     data, data_offsets = bytes_column(table[schema.DATA])

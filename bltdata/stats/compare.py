@@ -1,6 +1,6 @@
 """Several datasets side by side: other rules, thresholds or entropy models on the same documents, or other documents."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statist
         found.append(
             {
                 "dataset": name,
-                "rule": describe_rules(manifest),
+                "rule": describe_rules(manifest, counted.by_source),
                 "entropy_model": manifest.entropy_model.get("fingerprint"),
                 "documents": overall.num_documents,
                 "total_bytes": overall.num_bytes,
@@ -51,10 +51,26 @@ def compare_mapping(names: Sequence[str], manifests: Sequence[Manifest], statist
     return found
 
 
-def describe_rules(manifest: Manifest) -> str:
-    """The rule of a dataset in a line, and for how many sources there are others."""
-    by_source = f"; others for {len(manifest.source_rules)} of the sources" if manifest.source_rules else ""
-    return printable_line(describe_rule(manifest.patch_rule) + by_source)
+def describe_rules(manifest: Manifest, sources: Collection[str]) -> str:
+    """The rule of a dataset in a line, and for how many of its sources there are others; where no source has it, those that they have."""
+    own = [manifest.source_rules[source] for source in sources if source in manifest.source_rules]
+    if own and len(own) == len(sources):
+        return printable_line(f"{describe_rule(_joined(own))}, by source")
+    others = f"; others for {len(own)} of the {len(sources)} sources" if own else ""
+    return printable_line(describe_rule(manifest.patch_rule) + others)
+
+
+def _joined(rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several rules as one, in which a setting that they don't share has the range of its values, or all of them."""
+    names = dict.fromkeys(name for rule in rules for name in rule)
+    values = {name: list(dict.fromkeys(rule.get(name) for rule in rules)) for name in names}
+    return {name: found[0] if len(found) == 1 else _told(found) for name, found in values.items()}
+
+
+def _told(values: list[Any]) -> str:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return f"{min(values)} to {max(values)}"
+    return " or ".join("none" if value is None else str(value) for value in values)
 
 
 def compare_sections(found: Sequence[dict[str, Any]]) -> list[Section]:

@@ -6,27 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from bltdata.config import fingerprint, to_mapping
-from bltdata.engines.resume import PLAN_FILE
 from bltdata.errors import ConfigError, ShardError
-from bltdata.lease import LEASE_PREFIX
-from bltdata.lock import LOCK_FILE
 from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath
 from bltdata.shards.checks import has_nll
+from bltdata.shards.folder import is_lock, maker_of, run_again
 from bltdata.shards.footer import read_footer
 from bltdata.shards.manifest import Manifest, Totals
-from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, shard_name
+from bltdata.shards.schema import DOC_ID, MANIFEST_NAME, PLAN_FILE, shard_name
 from bltdata.verification.documents import DocumentIndex, repeats
 from bltdata.verification.plans import read_plan
 from bltdata.verification.report import DatasetReport, Fault, FaultLog, Note
-from bltdata.verification.rows import BUILD_AGAIN, text_values
+from bltdata.verification.rows import text_values
 from bltdata.verification.shard import ShardFindings, ShardJob, read_columns
-
-PUT_BACK = f"put the right file back, or {BUILD_AGAIN}"
-RESTORE = "restore the file, or delete the folder and run build-shards again"
-
-OWN_FILES = (MANIFEST_NAME, LOCK_FILE, PLAN_FILE)
-"""What a finished dataset has beside its shards."""
 
 
 class DatasetCheck:
@@ -48,9 +40,14 @@ class DatasetCheck:
         try:
             self.manifest = Manifest.parse(folder)
         except ShardError as error:
-            message = str(error).removeprefix(f"{folder / MANIFEST_NAME} ").removeprefix(f"{folder} ")
-            self._fault("manifest", message, file=MANIFEST_NAME)
+            self._fault_of_manifest(str(error))
             return
+        self._run_again = run_again(folder, self.manifest.corpus)
+        is_converted = maker_of(folder, self.manifest.corpus) == "convert"
+        self._other_ids = (
+            "convert the files anew with --doc-ids row" if is_converted else "build anew with another column as '#id=', or none"
+        )
+        self._restore = f"restore the file, or delete the folder and {self._run_again}"
         self.index = DocumentIndex(len(self.manifest.shards))
         self._findings = [ShardFindings()] * len(self.manifest.shards)
         self._check_manifest(self.manifest)
@@ -62,6 +59,7 @@ class DatasetCheck:
             return []
         rules = self._rules(self.manifest)
         settings: dict[str, Any] = {"folder": self.folder, "rules": rules, "precision": self.manifest.entropy_precision}
+        settings["run_again"] = self._run_again
         settings["is_scored"] = has_nll(self.manifest.entropy_model)
         misnamed = set(self.manifest.misnamed)
         first = {record.file: shard for shard, record in reversed(list(enumerate(self.manifest.shards)))}
@@ -95,6 +93,7 @@ class DatasetCheck:
             folder=str(self.folder),
             fingerprint=self.manifest.fingerprint if self.manifest else None,
             num_shards=len(self._findings),
+            num_readable=sum(findings.footer is not None for findings in self._findings),
             num_documents=sum(span.num_rows for findings in self._findings for span in findings.spans),
             num_bytes=sum(findings.num_bytes for findings in self._findings),
         )
@@ -125,25 +124,43 @@ class DatasetCheck:
     def _fault(self, kind: str, message: str, **place: Any) -> None:
         self.log.add(self.fault(kind, message, **place))
 
+    def _fault_of_manifest(self, sentence: str) -> None:
+        """The fault that there is no manifest which can be read; a line says its place, so the sentence need not say it once more."""
+        of_file, of_folder = (f"{place} " for place in (self.folder / MANIFEST_NAME, self.folder))
+        if sentence.startswith(of_folder):
+            self._fault("manifest", f"it {sentence.removeprefix(of_folder)}")
+        elif sentence.startswith(of_file):
+            self._fault("manifest", f"it {sentence.removeprefix(of_file)}", file=MANIFEST_NAME)
+        elif (self.folder / MANIFEST_NAME).exists():
+            self._fault("manifest", sentence, file=MANIFEST_NAME)
+        else:
+            self._fault("manifest", f"{sentence[0].lower()}{sentence[1:]}".replace(f"no folder {self.folder}", "no such folder"))
+
     def _note(self, message: str) -> Note:
         return Note(folder=str(self.folder), message=message)
 
     def _check_manifest(self, manifest: Manifest) -> None:
         for file in manifest.misnamed:
             self._fault(
-                "manifest_entry", f"it lists the shard {file!r}, which is no name of its own in this folder; {RESTORE}.", file=MANIFEST_NAME
+                "manifest_entry",
+                f"it lists the shard {file!r}, which is no name of its own in this folder; {self._restore}.",
+                file=MANIFEST_NAME,
             )
         for file in manifest.impossible:
-            self._fault("manifest_entry", f"it lists the shard {file!r} with a count that no file can have; {RESTORE}.", file=MANIFEST_NAME)
+            self._fault(
+                "manifest_entry", f"it lists the shard {file!r} with a count that no file can have; {self._restore}.", file=MANIFEST_NAME
+            )
         totals = Totals.of(manifest.shards)
         if manifest.totals != totals:
             wrong = [name for name, value in to_mapping(totals).items() if to_mapping(manifest.totals)[name] != value]
             self._fault(
-                "manifest_totals", f"its totals of {', '.join(wrong)} are not the sums over its shards; {RESTORE}.", file=MANIFEST_NAME
+                "manifest_totals",
+                f"its totals of {', '.join(wrong)} are not the sums over its shards; {self._restore}.",
+                file=MANIFEST_NAME,
             )
         if manifest.fingerprint != manifest.expected_fingerprint:
             message = f"its fingerprint is {manifest.fingerprint!r}, and what it lists has {manifest.expected_fingerprint!r}"
-            self._fault("manifest_fingerprint", f"{message}: it was changed after it was written; {RESTORE}.", file=MANIFEST_NAME)
+            self._fault("manifest_fingerprint", f"{message}: it was changed after it was written; {self._restore}.", file=MANIFEST_NAME)
 
     def _rules(self, manifest: Manifest) -> SourceRules | None:
         try:
@@ -156,7 +173,7 @@ class DatasetCheck:
         listed = {shard.file for shard in manifest.shards}
         others = []
         for path in sorted(self._entries(), key=lambda path: path.name):
-            if path.name in listed or path.name in OWN_FILES or path.name.startswith(LEASE_PREFIX):
+            if path.name in listed or path.name in (MANIFEST_NAME, PLAN_FILE) or is_lock(path.name):
                 continue
             if path.suffix == ".parquet":
                 message = "the manifest doesn't list this file, and a query over *.parquet would read it; delete it or move it away."
@@ -186,7 +203,11 @@ class DatasetCheck:
             message = (
                 f"its footer names another {', another '.join(differences)} than the rest of the dataset, so it belongs to another one"
             )
-            self._fault("another_dataset", f"{message}; {PUT_BACK}.", file=self.manifest.shards[shard].file)
+            self._fault(
+                "another_dataset",
+                f"{message}; put the right file back, or delete the file and {self._run_again}.",
+                file=self.manifest.shards[shard].file,
+            )
         return bool(differences)
 
     def _usual(self, name: str) -> str:
@@ -200,16 +221,16 @@ class DatasetCheck:
         try:
             plan = read_plan(self.folder)
         except ShardError as error:
-            self._fault("plan", f"{error}, so it can't tell whether all shards are there; {RESTORE}.", file=PLAN_FILE)
+            self._fault("plan", f"{error}, so it can't tell whether all shards are there; {self._restore}.", file=PLAN_FILE)
             return None
         if plan is None:
             return None
         is_told = any(findings.footer is not None for findings in self._findings)
         if is_told and self._usual("plan") != fingerprint(plan.name):
-            self._fault("plan", f"it isn't the plan that the shards were made by; {RESTORE}.", file=PLAN_FILE)
+            self._fault("plan", f"it isn't the plan that the shards were made by; {self._restore}.", file=PLAN_FILE)
             return None
         if plan.corpus not in (None, fingerprint(manifest.corpus)):
-            self._fault("plan", f"it was made for another corpus than {MANIFEST_NAME} names; {RESTORE}.", file=PLAN_FILE)
+            self._fault("plan", f"it was made for another corpus than {MANIFEST_NAME} names; {self._restore}.", file=PLAN_FILE)
         return plan.fragments
 
     def _check_order(self, shards: Sequence[int], manifest: Manifest, planned: Sequence[int] | None) -> None:
@@ -219,13 +240,13 @@ class DatasetCheck:
         highest = -1
         for shard, fragment in fragments:
             if fragment <= highest:
-                message = f"it was made of fragment {fragment} of the plan, and stands after that of fragment {highest}; {RESTORE}."
+                message = f"it was made of fragment {fragment} of the plan, and stands after that of fragment {highest}; {self._restore}."
                 self._fault("order", f"{manifest.shards[shard].file}: {message}", file=MANIFEST_NAME)
             highest = max(highest, fragment)
         known = {fragment for _, fragment in fragments}
         for fragment in range(min(highest, len(known) + len(files) + 1)) if planned is None else planned:
             if fragment not in known and shard_name(fragment) not in files:
-                message = f"no shard of fragment {fragment} of the plan is listed; run build-shards again."
+                message = f"no shard of fragment {fragment} of the plan is listed; {self._run_again}."
                 self._fault("missing_fragment", message, file=MANIFEST_NAME)
 
     def _fragments(self, shards: Sequence[int]) -> Iterator[tuple[int, Any]]:
@@ -240,9 +261,7 @@ class DatasetCheck:
                 self.log.count("doc_id_twice", len(positions) - number)
                 return
             other = self.place(first)
-            message = (
-                f"{other['file']}, row {other['row']} has the same doc_id, and each must be unique; delete both files and build again."
-            )
+            message = f"{other['file']}, row {other['row']} has the same doc_id, and each must be unique; {self._other_ids}."
             self._fault("doc_id_twice", message, **self.place(position))
 
 

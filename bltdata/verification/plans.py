@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bltdata.config import fingerprint
-from bltdata.engines.resume import PLAN_FILE, plan_fingerprint
+from bltdata.engines.resume import plan_fingerprint
 from bltdata.errors import RemoteError, ShardError
 from bltdata.remote import AnyPath
+from bltdata.shards.schema import PLAN_FILE
 
 
 @dataclass(frozen=True)

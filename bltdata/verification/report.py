@@ -70,6 +70,8 @@ class DatasetReport:
     """As the manifest has it; None where no manifest could be read."""
     num_shards: int
     """Shards that the manifest lists."""
+    num_readable: int
+    """Those of them that could be looked into."""
     num_documents: int
     """Rows that could be read."""
     num_bytes: int

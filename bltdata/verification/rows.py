@@ -17,10 +17,10 @@ from bltdata.shards.precision import GRID_STEPS_PER_NAT, MAX_STORED_CODE, MAX_ST
 Complain = Callable[[str, np.ndarray, Callable[[int], str]], None]
 """Takes the kind of a fault, a mask of the rows that have it, and what to say of one of them."""
 
-BUILD_AGAIN = "delete the file and run build-shards again"
 
-
-def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision, complain: Complain, *, is_scored: bool) -> None:
+def check_rows(
+    table: pa.Table, rules: SourceRules | None, precision: Precision, complain: Complain, *, is_scored: bool, again: str
+) -> None:
     """Check all rows of a row group.
 
     Args:
@@ -29,13 +29,14 @@ def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision,
         precision: how entropies were rounded.
         complain: is called for each kind of fault that there is, with a mask that has a row set.
         is_scored: whether documents have a likelihood; it is NaN where the entropy model is unknown.
+        again: what to do to have the shard made once more, for the end of a sentence.
     """
     good = np.ones(table.num_rows, dtype=bool)
 
     def check(kind: str, bad: np.ndarray, describe: Callable[[int], str]) -> None:
         if bad.any():
             good[bad] = False
-            complain(kind, bad, lambda row: f"{describe(row)}; {BUILD_AGAIN}.")
+            complain(kind, bad, lambda row: f"{describe(row)}; {again}.")
 
     data_offsets = bytes_column(table[schema.DATA])[1]
     length, num_bytes = np.diff(data_offsets), table[schema.NUM_BYTES].to_numpy()
@@ -54,7 +55,7 @@ def check_rows(table: pa.Table, rules: SourceRules | None, precision: Precision,
     _check_entropies(list_column(table[schema.ENTROPY_NATS]), length, precision, check)
     _check_patch_lengths(list_column(table[schema.PATCH_LENGTHS]), length, table[schema.NUM_PATCHES].to_numpy(), check)
     if rules is not None and good.any():
-        _check_patches(table, good, rules, complain)
+        _check_patches(table, good, rules, complain, again)
 
 
 def text_values(column: pa.ChunkedArray) -> list[str | None]:
@@ -135,7 +136,7 @@ def _any(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return has
 
 
-def _check_patches(table: pa.Table, good: np.ndarray, rules: SourceRules, complain: Complain) -> None:
+def _check_patches(table: pa.Table, good: np.ndarray, rules: SourceRules, complain: Complain, again: str) -> None:
     """Compare patches with those of the rule, in the rows that are good otherwise."""
     sources = text_values(table[schema.SOURCE])
     passed = table
@@ -168,7 +169,7 @@ def _check_patches(table: pa.Table, good: np.ndarray, rules: SourceRules, compla
         named = describe_rule(to_mapping(rules.rule_for(str(sources[row]))))
         return (
             f"its patches are not those that the manifest's rule ({named}) makes of its entropies, from patch {position[row]} on; "
-            "cut the dataset again with bltdata repatch, or run build-shards again."
+            f"cut the dataset again with bltdata repatch, or {again}."
         )
 
     complain("patches", bad, describe)

@@ -18,12 +18,13 @@ from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath, parquet_source, size_bytes
 from bltdata.shards import schema
 from bltdata.shards.columns import bytes_column
+from bltdata.shards.folder import run_again
 from bltdata.shards.footer import Footer, read_footer, reading
 from bltdata.shards.precision import Precision
 from bltdata.shards.record import ShardRecord, file_checksum
 from bltdata.verification.documents import RowSpan, digests
 from bltdata.verification.report import Fault, FaultLog
-from bltdata.verification.rows import BUILD_AGAIN, check_rows, text_values
+from bltdata.verification.rows import check_rows, text_values
 
 _COPY_BYTES = 1 << 20
 
@@ -43,6 +44,8 @@ class ShardJob:
     """Whether its documents have a likelihood, by a model that is known."""
     max_faults: int
     """How many faults of a kind to keep."""
+    run_again: str
+    """What to do to have it made once more, such as `run build-shards again`."""
     copy: Path | None = None
     """Where the file of a remote dataset was copied to."""
 
@@ -51,13 +54,19 @@ class ShardJob:
         """The file."""
         return self.copy or self.folder / self.record.file
 
+    @property
+    def again(self) -> str:
+        """What to do about a file that is there and isn't what it should be."""
+        return f"delete the file and {self.run_again}"
+
     def fault(self, kind: str, message: str, **place: Any) -> Fault:
         """A fault of this shard."""
         return Fault(kind=kind, folder=str(self.folder), file=self.record.file, message=message, **place)
 
-    def error(self, kind: str, error: ShardError, **place: Any) -> Fault:
-        """The fault that an error of the reader is; it begins with the path, which a fault says anyway."""
-        return self.fault(kind, str(error).removeprefix(f"{self.path} "), **place)
+    def sentence(self, error: ShardError | str) -> str:
+        """What an error of the reader says, but for the path that it begins with, which a fault says anyway."""
+        # The reader has asked the plan beside the file, which may be a copy.
+        return str(error).removeprefix(f"{self.path} ").replace(run_again(self.path.parent), self.run_again)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,18 +94,18 @@ def check_file(job: ShardJob) -> list[Fault]:
     """What is wrong with the file as such; nothing if it is, to the bit, what the manifest lists."""
     try:
         if not job.path.is_file():
-            return [job.fault("missing_shard", "the manifest lists this shard, and it is missing; put it back or run build-shards again.")]
+            return [job.fault("missing_shard", f"the manifest lists this shard, and it is missing; put it back or {job.run_again}.")]
         size, checksum = size_bytes(job.path), file_checksum(job.path)
     except RemoteError:
         # That the network fails is no fault of the dataset.
         raise
     except OSError as error:
-        return [job.fault("unreadable", f"the file can't be read ({error.strerror}); see to the disk, or {BUILD_AGAIN}.")]
+        return [job.fault("unreadable", f"the file can't be read ({error.strerror}); see to the disk, or {job.again}.")]
     if size != job.record.size_bytes:
         # Its checksum differs as well, which goes without saying.
-        return [job.fault("size", f"the file has {size} bytes and the manifest lists {job.record.size_bytes}; {BUILD_AGAIN}.")]
+        return [job.fault("size", f"the file has {size} bytes and the manifest lists {job.record.size_bytes}; {job.again}.")]
     if checksum != job.record.checksum:
-        return [job.fault("checksum", f"the file's checksum is {checksum} and the manifest lists {job.record.checksum}; {BUILD_AGAIN}.")]
+        return [job.fault("checksum", f"the file's checksum is {checksum} and the manifest lists {job.record.checksum}; {job.again}.")]
     return []
 
 
@@ -139,7 +148,7 @@ def _check_here(job: ShardJob, tell: Callable[[int], object]) -> ShardFindings:
     try:
         footer, metadata = read_footer(job.path)
     except ShardError as error:
-        log.add(job.error("footer", error))
+        log.add(job.fault("footer", job.sentence(error)))
         return findings_of(log.faults)
     _check_record(job, footer, log)
     return _RowGroups(job, log, tell).check(footer, metadata, is_intact=not found)
@@ -155,9 +164,7 @@ def _check_record(job: ShardJob, footer: Footer, log: FaultLog) -> None:
         listed, said = getattr(job.record, name), getattr(footer, name)
         if listed != said:
             log.add(
-                job.fault(
-                    "record", f"its footer says {name} = {said} and the manifest {listed}; put the right file back, or {BUILD_AGAIN}."
-                )
+                job.fault("record", f"its footer says {name} = {said} and the manifest {listed}; put the right file back, or {job.again}.")
             )
 
 
@@ -185,7 +192,7 @@ class _RowGroups:
         }
         if self._log.counts.total() == faults_before and any(getattr(footer, name) != count for name, count in counted.items()):
             told = ", ".join(f"{name} = {count}" for name, count in counted.items())
-            self._log.add(self._job.fault("counts", f"its rows add up to {told}, and its footer says otherwise; {BUILD_AGAIN}."))
+            self._log.add(self._job.fault("counts", f"its rows add up to {told}, and its footer says otherwise; {self._job.again}."))
         nothing = np.empty((0, 2), dtype=np.uint64)
         return ShardFindings(
             faults=tuple(self._log.faults),
@@ -205,7 +212,7 @@ class _RowGroups:
             self._log.add(self._page_fault(span.row_group, metadata, error))
             return
         if table.num_rows != span.num_rows:
-            message = f"has {table.num_rows} rows and the footer says {span.num_rows}; {BUILD_AGAIN}."
+            message = f"has {table.num_rows} rows and the footer says {span.num_rows}; {self._job.again}."
             self._log.add(self._job.fault("counts", message, row_group=span.row_group))
             return
         self._spans.append(span)
@@ -224,7 +231,7 @@ class _RowGroups:
                 place = {"row_group": span.row_group, "row": span.first_row + row, "doc_id": names[row]}
                 self._log.add(self._job.fault(kind, describe(row), **place))
 
-        check_rows(table, self._job.rules, self._job.precision, complain, is_scored=self._job.is_scored)
+        check_rows(table, self._job.rules, self._job.precision, complain, is_scored=self._job.is_scored, again=self._job.again)
         self._tell(num_bytes)
 
     def _page_fault(self, row_group: int, metadata: pq.FileMetaData, error: ShardError) -> Fault:
@@ -235,7 +242,7 @@ class _RowGroups:
                 read_columns(self._job.path, metadata, row_group, [column])
             except ShardError as of_column:
                 damaged[column] = str(of_column)
-        message = next(iter(damaged.values()), str(error)).removeprefix(f"{self._job.path} ")
+        message = self._job.sentence(next(iter(damaged.values()), str(error)))
         return self._job.fault("page", f"{', '.join(damaged) or 'all columns together'}: {message}", row_group=row_group)
 
 
@@ -252,7 +259,9 @@ def read_columns(path: AnyPath, metadata: pq.FileMetaData, row_group: int, colum
     ):
         table = file.read_row_group(row_group, columns=columns)
         if not table.schema.equals(pa.schema([schema.SCHEMA.field(name) for name in columns or schema.COLUMNS])):
-            raise ShardError(f"{path} is damaged (a row group has other columns than its footer says); {BUILD_AGAIN}.")
+            raise ShardError(
+                f"{path} is damaged (a row group has other columns than its footer says); delete the file and {run_again(path.parent)}."
+            )
         for name in table.column_names:
             column = table[name]
             if pa.types.is_string(column.type):

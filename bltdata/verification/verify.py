@@ -17,7 +17,6 @@ from bltdata.verification.datasets import DatasetCheck
 from bltdata.verification.documents import EMPTY_DOCUMENT, repeats
 from bltdata.verification.isolation import Lost, run_isolated
 from bltdata.verification.report import DeepReport, FaultLog, Note, VerificationReport
-from bltdata.verification.rows import BUILD_AGAIN
 from bltdata.verification.shard import ShardFindings, ShardJob, check_file, check_shard, fetched, findings_of
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def _check_shards(jobs: Sequence[ShardJob], workers: int, done: Callable[[int], 
 def _lost(job: ShardJob, lost: Lost) -> ShardFindings:
     """The findings of a shard whose process came to an end."""
     with fetched(job) as here:
-        return findings_of([*check_file(here), job.fault("reader", f"reading it {lost.reason}: it is damaged; {BUILD_AGAIN}.")])
+        return findings_of([*check_file(here), job.fault("reader", f"reading it {lost.reason}: it is damaged; {job.again}.")])
 
 
 def _check_disjoint(checks: Sequence[DatasetCheck], log: FaultLog) -> list[Note]:

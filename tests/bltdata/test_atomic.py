@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,17 @@ def test_an_exception_before_anything_was_written(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "file.bin"):
         raise ZeroDivisionError
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("method", ["mkdir", "touch"])
+def test_a_place_where_nothing_can_be_made(tmp_path, monkeypatch, method):
+    # As below /proc.
+    def refuse(self, *arguments, **options):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(ConfigError, match=f"^Nothing can be written to {tmp_path / 'new' / 'file.bin'}; give another path"):
+        write_bytes(tmp_path / "new" / "file.bin", b"new")
 
 
 def test_a_disk_that_is_full_at_the_flush_publishes_nothing(tmp_path, monkeypatch):

@@ -194,6 +194,28 @@ def test_the_fragment_size_changes_the_shards_and_not_the_documents(run, tmp_pat
         assert abs(left.entropy_nats.astype(np.float32) - right.entropy_nats.astype(np.float32)).max() <= 1 / 256
 
 
+def test_invalid_records_are_left_out_whoever_reads_them(run, tmp_path):
+    pages = tmp_path / "pages.jsonl"
+    lines = [json.dumps({"text": f"{number} " + "x" * (number % 40)}) for number in range(60)]
+    lines[7], lines[30], lines[31] = "{", '{"text": null}', "[]"
+    pages.write_text("\n".join(lines))
+    corpus = open_corpus(f"{pages}#invalid=leave-out")
+    manifest = run(corpus, folder="one")
+    assert manifest.totals.left_out == {"no JSON object": 2, "no text": 1}
+    assert manifest.totals.num_documents == len(rows_of(tmp_path / "one")) == 57
+    assert len(manifest.shards) > 3
+    assert manifest.corpus["specs"] == [f"jsonl:{pages}#invalid=leave-out"]
+    run(corpus, folder="two", workers=2)
+    with pytest.raises(Stopped):
+        run(corpus, folder="stopped", reporter=stop_after(2))
+    run(corpus, folder="stopped")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "stopped")
+    # A threshold that is calibrated is so on what is there.
+    assert run(corpus, config=CALIBRATED, folder="calibrated").totals.left_out == manifest.totals.left_out
+    with pytest.raises(CorpusError, match=r"pages\.jsonl, line 8, is not valid JSON"):
+        run(open_corpus(str(pages)), folder="stops")
+
+
 def test_what_is_left_out_is_counted(run, lines):
     manifest = run(line_corpus(lines, min_bytes=10, max_bytes=50))
     lengths = [len(document.data) for document in line_corpus(lines)]
@@ -460,6 +482,22 @@ def test_shards_without_a_plan(run, finished, tmp_path, left):
             path.unlink()
     with pytest.raises(BuildError, match=r"holds shards but no plan\.json, so nobody can tell what made them; choose another folder\.$"):
         run()
+
+
+def test_folders_that_are_no_place_for_shards(run, lines, model_folder, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_bytes(b"a document")
+    opinionated_model(num_layers=1).save(tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(BuildError, match=r"model holds other things already \(config\.json, model\.safetensors\)"):
+        run(folder="model")
+    with pytest.raises(BuildError, match=r"docs holds other things already \(a\.txt\)"):
+        run(open_corpus(str(tmp_path / "docs")), folder="docs")
+    for make in (build.build_shards, build.plan_shards):
+        with pytest.raises(CorpusError, match=r"docs/shards lies where the corpus files:.*docs is read, which would take manifest\.json"):
+            make(open_corpus(str(tmp_path / "docs")), model_folder, CONFIG, tmp_path / "docs" / "shards")
+    # Not even a lock is left there.
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_second_build_of_the_same_folder(run, tmp_path):

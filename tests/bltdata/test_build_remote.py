@@ -9,15 +9,13 @@ from click.testing import CliRunner
 from bltdata.build import BuildReporter, Share, build_shards, build_share
 from bltdata.cli import main
 from bltdata.corpus import open_corpus
-from bltdata.engines.resume import PLAN_FILE
 from bltdata.errors import BuildError, RemoteError, ShardError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
 from bltdata.remote import AnyPath, RemotePath, as_path
 from bltdata.repatch import RepatchConfig, repatch_shards
 from bltdata.shards import Manifest, open_shards
-from bltdata.shards.ledger import LEDGER_FOLDER
-from bltdata.shards.schema import MANIFEST_NAME
+from bltdata.shards.schema import LEDGER_FOLDER, MANIFEST_NAME, PLAN_FILE
 from bltdata.verification import verify_dataset
 from tests.bltdata.builds import CONFIG, contents
 from tests.bltdata.conftest import SECRET
@@ -184,7 +182,7 @@ def test_the_reader_reads_it(finished, undisturbed_folder):
 
 
 def test_a_missing_dataset_or_shard_is_one_sentence(finished, s3):
-    with pytest.raises(ShardError, match=r"s3://.*/none has no manifest.json: the address is wrong, or the build did not finish"):
+    with pytest.raises(ShardError, match=r"There is nothing at s3://.*/none; check the address"):
         open_shards(f"{s3}/none")
     (finished / open_shards(finished).manifest.shards[0].file).unlink()
     with pytest.raises(ShardError, match=r"The shard s3://.* is missing"):

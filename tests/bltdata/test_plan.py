@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ import pytest
 
 from bltdata import plan
 from bltdata.build import BuildReporter, Share, build_share, plan_shards
-from bltdata.corpus import Corpus
+from bltdata.corpus import Corpus, open_corpus
 from bltdata.errors import BuildError, CorpusError
 from bltdata.lock import exclusive
 from bltdata.patching import PatchRule
@@ -28,6 +29,51 @@ def test_the_plan_names_what_every_shard_reads(run, finished, lines):
     assert sum(fragment["size_bytes"] for fragment in plan["fragments"]) == lines.stat().st_size
     longest = max(len(line) for line in lines.read_bytes().splitlines(keepends=True))
     assert all(fragment["size_bytes"] < CONFIG.fragment_bytes + longest for fragment in plan["fragments"])
+
+
+def test_a_column_that_is_not_there_leaves_no_plan(model_folder, tmp_path):
+    (tmp_path / "good.jsonl").write_text('{"text": "a document"}\n')
+    (tmp_path / "pages.jsonl").write_text('{"body": "a document"}\n' * 20)
+    corpus = [f"{tmp_path / 'good.jsonl'}", f"{tmp_path / 'pages.jsonl'}#text=boddy"]
+    for make in (plan_shards, functools.partial(build_share, share=Share(1, 3))):
+        with pytest.raises(CorpusError, match=r"pages\.jsonl, line 1, has no column 'boddy'; the nearest is 'body'"):
+            make(open_corpus(corpus), model_folder, CONFIG, tmp_path / "shards")
+        assert not (tmp_path / "shards" / "plan.json").exists()
+
+
+def test_a_build_that_made_nothing_is_begun_anew(run, lines, tmp_path):
+    # What a plan doesn't look at yet.
+    pages = tmp_path / "pages.jsonl"
+    pages.write_text('{"text": "a document"}\n{"text": null}\n')
+    with pytest.raises(CorpusError, match="line 2, has null"):
+        run(open_corpus(str(pages)))
+    with pytest.raises(BuildError, match=r"was begun with another corpus, and nothing is made yet; .* run the command once with --plan"):
+        run.job(0, 3)
+    # Nor by who isn't alone.
+    with Share(1, 3).writing(tmp_path / "shards"), pytest.raises(BuildError, match="Another process is writing to"):
+        run()
+    said: list[str] = []
+    pages.write_text('{"text": "a document"}\n{"text": "more"}\n')
+    manifest = run(open_corpus(str(pages)), reporter=BuildReporter(said=said.append))
+    assert manifest.totals.num_documents == 2
+    assert said[0] == f"{tmp_path / 'shards'} was begun with another corpus, and nothing was made yet, so it is begun anew."
+    # Now something is made.
+    with pytest.raises(BuildError, match="was begun with another corpus; choose another folder, or delete this one"):
+        run()
+
+
+def test_a_corpus_that_changed_before_the_first_shard(run, lines, model_folder, tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_bytes(lines.read_bytes())
+    before = plan_shards(line_corpus(own), model_folder, CONFIG, tmp_path / "shards")
+    os.utime(own, (1, 1))
+    said: list[str] = []
+    after = plan_shards(line_corpus(own), model_folder, CONFIG, tmp_path / "shards", reporter=BuildReporter(said=said.append))
+    assert said == [
+        f"{tmp_path / 'shards'} was begun with another corpus (its files have changed), and nothing was made yet, so it is begun anew."
+    ]
+    assert after.fingerprint == before.fingerprint
+    assert run(line_corpus(own)).totals.num_documents == 60
 
 
 def test_a_plan_is_not_made_twice(run, undisturbed, lines, model_folder, tmp_path, monkeypatch):

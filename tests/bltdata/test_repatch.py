@@ -244,6 +244,13 @@ def test_a_damaged_result_is_made_again(made, tmp_path):
 def test_folders_that_hold_something_else(made, tmp_path):
     with pytest.raises(BuildError, match="is the folder of the shards themselves; choose another one"):
         repatch_shards(made.shards, config(), made.shards / ".." / "shards")
+    with pytest.raises(BuildError, match="lies in the folder of the shards; choose another one"):
+        repatch_shards(made.shards, config(), made.shards / "new")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("mine")
+    with pytest.raises(BuildError, match=r"notes holds other things already \(todo\.txt\)"):
+        repatch_shards(made.shards, config(), tmp_path / "notes")
+    assert [path.name for path in (tmp_path / "notes").iterdir()] == ["todo.txt"]
     repatch_shards(made.shards, config(), tmp_path / "again")
     for wanted in (config(FIRST), config(source_rules={"left": LEFT}), RepatchConfig(rule=PatchRule(), target_patch_length=2.5)):
         with pytest.raises(BuildError, match="was begun with another rule; choose another folder"):

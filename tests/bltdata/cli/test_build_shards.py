@@ -137,7 +137,7 @@ def test_ctrl_c(settings, tmp_path, monkeypatch):
         yield lambda amount, note: signal.raise_signal(signal.SIGINT) if note == "part-00002.parquet" else None
 
     with monkeypatch.context() as patch:
-        patch.setattr("bltdata.cli.build_shards.progress", progress)
+        patch.setattr("bltdata.cli.progress.progress", progress)
         result = run(*options)
     assert result.exit_code == 130
     assert result.stderr.strip() == "Interrupted; what was finished is kept: run the same command again to go on."
@@ -164,10 +164,10 @@ def test_killed_at_random_moments(settings, tmp_path):
     [
         ([], "The rule 'entropy' has no threshold: give --threshold, or --target-patch-length to calibrate one."),
         (["--threshold", "-1"], r"threshold is -1\.0; it must lie between 0 and ln 260"),
-        (["--threshold", "nan"], "threshold.* is nan; it must be a finite number"),
-        (["--threshold", "inf"], "threshold.* is inf; it must be a finite number"),
+        (["--threshold", "nan"], "--threshold is nan; it must be a finite number"),
+        (["--threshold", "inf"], "--threshold is inf; it must be a finite number"),
         (["--threshold", "6"], r"threshold is 6\.0; it must lie between 0 and ln 260"),
-        (["--target-patch-length", "nan"], "target_patch_length.* is nan; it must be a finite number"),
+        (["--target-patch-length", "nan"], "--target-patch-length is nan; it must be a finite number"),
         (["--target-patch-length", "-3"], "target_patch_length is -3; it must be a number of bytes, at least 1"),
         (["--target-patch-length", "3000"], "No threshold makes patches of 3000 bytes"),
         (["--threshold", "1", "--target-patch-length", "4"], r"Both a threshold \(1\) and a target patch length \(4\) are given"),
@@ -175,6 +175,9 @@ def test_killed_at_random_moments(settings, tmp_path):
         (["--scheme", "fixed"], "The rule 'fixed' needs a stride"),
         (["--scheme", "space", "--target-patch-length", "4"], "The rule 'space' has no threshold to calibrate"),
         (["--threshold", "1", "--split", "trian"], "There is no split 'trian'; .*'train'"),
+        (["--threshold", "1", "--split", "al"], r"There is no split 'al'; the nearest is 'all'\."),
+        (["--threshold", "1", "--split", "xyz"], r"There is no split 'xyz'; known are all, test, train, validation\."),
+        (["--threshold", "1", "--validation-corpus", "b.txt", "--split", "xyz"], r"'xyz'; known are all, train, validation\."),
         (["--threshold", "1", "--corpus", "nowhere/*.txt"], "nowhere"),
         (["--threshold", "1", "--entropy-model", "nowhere"], "nowhere"),
         (["--threshold", "1", "--rule-from", "nowhere"], "nowhere|Both --rule-from"),

@@ -78,7 +78,11 @@ def test_a_mistake_ends_in_one_sentence(shards, tmp_path):
         (["--target-patch-length", "0.5"], "target_patch_length is 0.5; it must be a number of bytes, at least 1."),
         (["--target-patch-length", "nan"], "target_patch_length is nan"),
         (["--target-patch-length", "4.5", "--threshold", "1"], "Both a threshold (1) and a target patch length (4.5) are given"),
-        (["--target-patch-length", "4.5", "--scheme", "space"], "The rule 'space' has no threshold to calibrate"),
+        (["--target-patch-length", "4.5", "--scheme", "space"], "The rule 'space' has no threshold to find; leave --scheme out, or"),
+        (
+            ["--target-patch-length", "4.5", "--scheme", "fixed"],
+            "The rule 'fixed' has no threshold to find; leave --scheme out, or cut the",
+        ),
         (["--target-patch-length", "4.5", "--validation-shards", tmp_path / "no"], "There is no folder"),
     ]:
         result = run("--shards", shards, *arguments)

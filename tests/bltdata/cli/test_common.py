@@ -91,6 +91,16 @@ def test_files_that_fail():
     assert isinstance(nameless.exception, OSError)
 
 
+def test_a_place_where_nothing_can_be_written():
+    def missing(path, *arguments):
+        return run(raising(FileNotFoundError(errno.ENOENT, "No such file or directory", path)), *arguments).stderr
+
+    for path in ("/proc/runs/a", "/proc/runs"):
+        assert missing(path, "--out", "/proc/runs/a") == "Error: Nothing can be written to '/proc/runs/a': give another path for --out.\n"
+    assert missing("/proc/other", "--out", "/proc/runs") == "Error: There is no file or folder '/proc/other': check the path.\n"
+    assert missing("runs/a", "--out", "runs/a") == "Error: Nothing can be written to 'runs/a': give another path for --out.\n"
+
+
 def test_reader_of_our_output_leaves(tmp_path):
     script = tmp_path / "talk.py"
     script.write_text(

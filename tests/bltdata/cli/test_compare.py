@@ -74,8 +74,26 @@ def test_the_comparison_does_not_depend_on_the_workers(two: list[Path]) -> None:
 
 
 def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDataset, rows: Rows) -> None:
-    folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}})
-    assert describe_rules(open_shards(folder).manifest) == "entropy, threshold 2.5; others for 1 of the sources"
+    folder = dataset_folder(rows(2), source_rules={"code": {"scheme": "entropy", "threshold": 1.0}, "unused": {"scheme": "byte"}})
+    manifest = open_shards(folder).manifest
+    assert describe_rules(manifest, ["code", "news"]) == "entropy, threshold 2.5; others for 1 of the 2 sources"
+    assert describe_rules(manifest, ["news"]) == "entropy, threshold 2.5"
+
+
+@pytest.mark.parametrize(
+    ("news", "said"),
+    [
+        ({"scheme": "entropy", "threshold": 1.75, "max_length": None}, "entropy, threshold 1.0 to 1.75, by source"),
+        ({"scheme": "entropy", "threshold": 1.0, "max_length": None}, "entropy, threshold 1.0, by source"),
+        ({"scheme": "entropy", "threshold": 1.0, "max_length": 8}, "entropy, threshold 1.0, max_length none or 8, by source"),
+        ({"scheme": "byte"}, "entropy or byte, threshold 1.0 or none, by source"),
+    ],
+)
+def test_a_rule_that_no_source_has_is_not_shown(dataset_folder: MakeDataset, rows: Rows, news: dict[str, Any], said: str) -> None:
+    code = {"scheme": "entropy", "threshold": 1.0, "max_length": None}
+    folder = dataset_folder(rows(40), source_rules={"code": code, "news": news})
+    found = json.loads(run(folder, dataset_folder(rows(3), name="other"), "--json").stdout)["datasets"]
+    assert [each["rule"] for each in found] == [said, "entropy, threshold 2.5"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +106,18 @@ def test_sources_with_rules_of_their_own_are_mentioned(dataset_folder: MakeDatas
 )
 def test_a_rule_says_what_it_sets(dataset_folder: MakeDataset, rows: Rows, rule: dict[str, Any], said: str) -> None:
     manifest = open_shards(dataset_folder(rows(2))).manifest
-    assert describe_rules(dataclasses.replace(manifest, patch_rule=rule)) == said
+    assert describe_rules(dataclasses.replace(manifest, patch_rule=rule), ["code"]) == said
+
+
+@pytest.mark.parametrize(("option", "what"), [("--html", "the page"), ("--markdown", "the tables"), ("--plot", "the picture")])
+def test_what_could_not_be_written_is_not_compared(
+    two: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, what: str
+) -> None:
+    monkeypatch.setattr("bltdata.cli.compare.counted", lambda *_: pytest.fail("it is counted"))
+    result = run(*two, option, tmp_path)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path} is a folder; give a file to write {what} to.\n")
+    below = run(*two, option, two[0] / "manifest.json" / "report")
+    assert below.stderr == f"Error: {two[0] / 'manifest.json'} is a file, and so {what} can't be written below it; give another path.\n"
 
 
 def test_one_dataset_is_none_to_compare(two: list[Path]) -> None:

@@ -99,7 +99,7 @@ def test_no_documents(dataset_folder: MakeDataset, tmp_path: Path) -> None:
     ("prepare", "message"),
     [
         (lambda folder: [folder / "nothing"], "There is no folder"),
-        (lambda folder: [folder.parent], "has no manifest.json: the build did not finish"),
+        (lambda folder: [folder.parent], "holds the dataset shards; name one of them, such as "),
         (lambda folder: [folder, folder / ".." / folder.name], "is given twice"),
         (lambda folder: os.truncate(folder / "part-00000.parquet", 100) or [folder], "has 100 bytes instead of"),
         (lambda folder: (folder / "part-00000.parquet").unlink() or [folder], "is missing; put it back"),
@@ -113,6 +113,27 @@ def test_a_mistake_ends_in_one_sentence(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "message"),
+    [
+        ("--html", "", "is a folder; give a file to write the page to."),
+        ("--markdown", "", "is a folder; give a file to write the tables to."),
+        ("--plots", "file", "is a file; give a folder to write the pictures to."),
+        ("--html", "file/report.html", "is a file, and so the page can't be written below it; give another path."),
+        ("--plots", "file/deep/plots", "is a file, and so the pictures can't be written below it; give another path."),
+    ],
+)
+def test_a_report_that_could_not_be_written_is_not_made(
+    dataset_folder: MakeDataset, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str, message: str
+) -> None:
+    monkeypatch.setattr("bltdata.cli.entropy_stats.counted", lambda *_: pytest.fail("it is counted"))
+    (tmp_path / "file").write_bytes(b"")
+    result = run(dataset_folder(rows(3)), option, tmp_path / path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f" {message}\n")
+    assert result.stderr.count("\n") == 1
 
 
 def test_help_has_an_example() -> None:

@@ -83,7 +83,7 @@ def test_a_mistake_ends_in_one_sentence(folder, lines, tmp_path):
         ),
         (["--entropy-model", folder, *spec, "--split", "valid"], "'valid'"),
         (["--entropy-model", folder, *spec, "--device", "gpu"], "The device 'gpu' can't be used here"),
-        (["--entropy-model", folder, *spec, "--plot", tmp_path], "is a folder; give a file to draw the plot to."),
+        (["--entropy-model", folder, *spec, "--plot", tmp_path], "is a folder; give a file to write the plot to."),
     ]:
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (1, ""), message

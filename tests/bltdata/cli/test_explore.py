@@ -62,13 +62,13 @@ def test_a_sample_of_a_dataset(dataset: Path, tmp_path: Path) -> None:
 
 def test_one_document_and_a_limit(dataset: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    result = run("--shards", dataset, "--doc-id", "doc 4", "--max-bytes", "40", "--out", page, "--json")
+    result = run("--shards", dataset, "--document", "doc 4", "--max-bytes", "40", "--out", page, "--json")
     found = json.loads(result.stdout)
     left_out = open_shards(dataset).document("doc 4").num_bytes - 40
     expected = {"documents": 1, "num_bytes": 40, "num_bytes_left_out": left_out}
     assert found == {"out": str(page), "size_bytes": page.stat().st_size, **expected}
     assert [packed["name"] for packed in page_data(page)["documents"]] == ["doc 4"]
-    result = run("--shards", dataset, "--doc-id", "doc 4", "--max-bytes", "40", "--out", page)
+    result = run("--shards", dataset, "--document", "doc 4", "--max-bytes", "40", "--out", page)
     assert f"1 document, 40 bytes; {left_out:,} more bytes of them are left out, --max-bytes takes in more." in result.stdout
 
 
@@ -77,7 +77,7 @@ def test_sources_with_rules_of_their_own_begin_as_stored(dataset_folder: MakeDat
     folder = dataset_folder([row("a", b"abc", "code"), row("b", b"abc", "news")], source_rules=rules)
     assert run("--shards", folder, "--out", tmp_path / "page.html").exit_code == 0
     assert page_data(tmp_path / "page.html")["choice"] == "stored"
-    assert run("--shards", folder, "--doc-id", "b", "--out", tmp_path / "page.html").exit_code == 0
+    assert run("--shards", folder, "--document", "b", "--out", tmp_path / "page.html").exit_code == 0
     assert page_data(tmp_path / "page.html")["values"]["threshold"] == 1.75
 
 
@@ -94,6 +94,15 @@ def test_a_file_is_scored_and_begins_with_patches_of_4_5_bytes(model_folder: Pat
     assert (packed["stored"], packed["num_left_out"], packed["name"]) == (None, 4, str(path))
     found = calibrate([(data, entropies)], PatchRule(), 4.5)
     assert page_data(page)["values"]["threshold"] == found.threshold
+
+
+def test_the_standard_input(model_folder: Path, tmp_path: Path) -> None:
+    page, data = tmp_path / "page.html", b"any bytes \xff of a pipe"
+    options = ["--file", "-", "--entropy-model", model_folder, "--max-bytes", "12", "--out", page]
+    result = CliRunner().invoke(main, ["explore", *map(str, options)], input=data)
+    assert result.exit_code == 0, result.output
+    (packed,) = page_data(page)["documents"]
+    assert (packed["name"], base64.b64decode(packed["data"]), packed["num_left_out"]) == ("stdin", data[:12], len(data) - 12)
 
 
 def test_a_text_too_short_for_a_mean(model_folder: Path, tmp_path: Path) -> None:
@@ -119,12 +128,12 @@ def test_a_text_with_the_rule_of_a_dataset(model_folder: Path, dataset_folder: M
         ([], "None of --shards, --text and --file given; give one of the three."),
         (["--text", "a", "--file", "b"], "--text and --file given"),
         (["--text", "a"], "--text needs --entropy-model"),
-        (["--text", "a", "--entropy-model", "m", "--doc-id", "b"], "--doc-id is given without --shards"),
+        (["--text", "a", "--entropy-model", "m", "--document", "b"], "--document is given without --shards"),
         (["--file", "a", "--entropy-model", "m", "--documents", "2"], "--documents is given without --shards"),
         (["--shards", "{dataset}", "--entropy-model", "m"], "leave --entropy-model out"),
         (["--shards", "{dataset}", "--rule-from", "m"], "leave --rule-from out"),
-        (["--shards", "{dataset}", "--doc-id", "doc 1", "--documents", "2"], "leave one of them out"),
-        (["--shards", "{dataset}", "--doc-id", "doc 9"], "has no document 'doc 9'"),
+        (["--shards", "{dataset}", "--document", "doc 1", "--documents", "2"], "leave one of them out"),
+        (["--shards", "{dataset}", "--document", "doc 9"], "has no document 'doc 9'"),
         (["--shards", "{tmp}/nothing"], "There is no folder"),
         (["--file", "{tmp}/nothing", "--entropy-model", "m"], "There is no file or folder"),
         (["--shards", "{dataset}", "--out", "{tmp}"], "is a folder; give a file"),

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from bltdata.cli.progress import format_amount, progress, say
+from bltdata.cli.progress import format_amount, progress, progress_once_known, say
 
 
 class Terminal(io.StringIO):
@@ -50,6 +50,21 @@ def test_unknown_total(open_terminal):
     with progress(None, "Reading", "documents") as advance:
         advance(12)
     assert "12 documents" in terminal.getvalue()
+
+
+def test_a_bar_that_waits_for_its_length(open_terminal):
+    terminal = open_terminal()
+    with progress_once_known("Cutting", "bytes") as (planned, advance):
+        say("a remark before the first shard")
+        assert "Cutting" not in terminal.getvalue()
+        planned(2_000)
+        advance(1_500, "part-00000.parquet")
+        advance(500)
+    shown = terminal.getvalue()
+    assert "2.0 kB of 2.0 kB" in shown
+    assert "part-00000.parquet" in shown
+    with progress_once_known("Cutting", "bytes"):
+        """Nothing need be planned, as when there is an error before."""
 
 
 def test_results_do_not_go_through_the_bar(open_terminal, capsys):

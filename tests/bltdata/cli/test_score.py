@@ -122,6 +122,17 @@ def test_what_is_left_out_is_counted(model_folder: Path, corpus: str) -> None:
     assert result.stderr.endswith(" left out (too long).\n")
 
 
+def test_records_that_are_no_documents(model_folder: Path, tmp_path: Path) -> None:
+    pages = tmp_path / "pages.jsonl"
+    pages.write_text('{"text": "one"}\n{"text": null}\n{\n')
+    stopped = run(model_folder, "--corpus", pages)
+    assert stopped.exit_code == 1
+    assert "line 2, has null in its column 'text'" in stopped.stderr
+    result = run(model_folder, "--corpus", f"{pages}#invalid=leave-out")
+    assert [json.loads(line)["doc_id"] for line in result.stdout.splitlines()] == ["pages/pages.jsonl:1"]
+    assert result.stderr.endswith(", 1 left out (no JSON object), 1 left out (no text).\n")
+
+
 def test_the_corpus_of_a_configuration(model_folder: Path, corpus: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(f"[corpus]\ncorpus = ['{corpus}']\nmin_bytes = 20\n")
     lines = lines_of(model_folder, "--config", tmp_path / "run.toml", "--max-bytes", "40")

@@ -130,6 +130,15 @@ def test_mistakes_in_a_file(toml, text, message):
         raise ConfigError(result.stderr)
 
 
+def test_a_number_is_blamed_on_who_gave_it(toml):
+    path = toml("[training]\nrate = nan\n")
+    assert "recipe.toml, section [training], key 'rate' is nan; it must be a finite number." in build("--config", path).stderr
+    for option, value in (("--rate", "nan"), ("--rate", "-inf"), ("--momentum", "inf")):
+        assert build("--config", path, option, value).stderr == f"Error: {option} is {value}; it must be a finite number.\n"
+    # What an option replaces is nobody's mistake.
+    assert build("--config", path, "--rate", 0.5).rate == 0.5
+
+
 def test_missing_file(tmp_path):
     result = build("--config", tmp_path / "none.toml")
     assert result.exit_code == 1

@@ -18,7 +18,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bltdata.cli import main
-from bltdata.cli.show import DEFAULT_BYTES
 from bltdata.patching import PatchRule, calibrate, starts_of_lengths
 from bltdata.shards import Manifest, open_shards, round_entropies
 from tests.bltdata.small import opinionated_model
@@ -66,7 +65,8 @@ def dataset(dataset_folder: MakeDataset, row: MakeRow) -> Path:
 
 def test_a_text_without_colours() -> None:
     assert shown("--text", "hello world, foo", "--scheme", "space") == (
-        "hello |world,| foo\n\n| stands between patches.\n--text: 3 patches of 16 bytes, 5.67 on average; rule space.\n"
+        "hello |world,| foo\n\n| stands between patches.\n"
+        "--text: 3 patches of 16 bytes and the end, 5.67 positions on average; rule space.\n"
     )
 
 
@@ -116,6 +116,14 @@ def test_a_rule_from_a_file_of_settings(tmp_path: Path) -> None:
     assert shown("--text", "abcde", "--config", config, "--stride", "3").startswith("abc|de\n")
 
 
+def test_the_standard_input() -> None:
+    options = ["--file", "-", "--scheme", "fixed", "--stride", "4", "--max-bytes", "10", "--json"]
+    result = CliRunner(env=CLEAN).invoke(main, ["show", *options], input=b"any bytes \xff of a pipe")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["document"], found["num_bytes"], found["num_bytes_left_out"], found["lengths"]) == ("stdin", 10, 11, [4, 4, 3])
+
+
 def test_a_file_of_any_bytes(tmp_path: Path) -> None:
     path = tmp_path / "any"
     path.write_bytes(HOSTILE)
@@ -126,7 +134,7 @@ def test_a_file_of_any_bytes(tmp_path: Path) -> None:
         assert "\x1b[31m" not in text
         assert all(character.isprintable() or character == "\n" for character in plain)
     path.write_bytes(b"")
-    assert "1 patches of 0 bytes" in shown("--file", path, "--scheme", "byte")
+    assert "1 patch of 0 bytes and the end, 1.00 positions on average" in shown("--file", path, "--scheme", "byte")
 
 
 def test_a_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
@@ -186,9 +194,13 @@ def test_what_is_left_out_is_said(tmp_path: Path, dataset: Path) -> None:
     path.write_bytes(b"0123456789" * 3000)
     arguments = ["--file", path, "--scheme", "fixed", "--stride", "10"]
     text = shown(*arguments)
-    assert f"of {DEFAULT_BYTES} bytes" in text
+    assert ": 2,000 patches in the first 20,000 bytes, 10.00 bytes on average; rule fixed, stride 10. 10,000 more" in text
     assert "10,000 more bytes are left out; --max-bytes takes in more." in text
     assert shown(*arguments, "--max-bytes", "15").startswith("0123456789|01234...\n")
+    # Nor is the one counted that begins after what is shown.
+    assert ": 2 patches in the first 15 bytes, 7.50 bytes on average;" in shown(*arguments, "--max-bytes", "15")
+    assert ": 2 patches in the first 20 bytes, 10.00 bytes on average;" in shown(*arguments, "--max-bytes", "20")
+    assert " 1 more byte is left out;" in shown(*arguments, "--max-bytes", "29999")
     # An end that isn't the document's is not shown as one.
     assert shown(*arguments, "--max-bytes", "20").startswith("0123456789|0123456789...\n")
     found = as_json(*arguments)
@@ -310,6 +322,7 @@ def test_a_page_beside_json(dataset: Path, tmp_path: Path) -> None:
         (["--file", "{tmp}/nothing", "--scheme", "byte"], "There is no file or folder"),
         (["--file", "{tmp}", "--scheme", "byte"], "Is a directory"),
         (["--text", "a", "--scheme", "byte", "--html", "{tmp}"], "is a folder; give a file"),
+        (["--text", "a", "--threshold", "1", "--entropy-model", "nowhere", "--html", "{tmp}"], "is a folder; give a file"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(dataset: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -38,6 +38,14 @@ def test_a_line_for_each_fault(shards):
     assert result.stderr.endswith("6 faults.\n")
 
 
+def test_a_missing_shard_was_not_looked_at(shards):
+    (shards / "part-00001.parquet").unlink()
+    result = run(shards)
+    assert result.exit_code == 1
+    assert f"{shards}: 1 of 2 shards, 20 documents, " in result.stderr
+    assert result.stderr.endswith("1 fault.\n")
+
+
 def test_json(shards, dataset_folder, rows):
     other = dataset_folder(rows(5), name="other")
     result = run(shards, other, "--json")
@@ -49,11 +57,23 @@ def test_json(shards, dataset_folder, rows):
     assert [dataset["num_documents"] for dataset in report["datasets"]] == [40, 5]
 
 
-def test_no_dataset_is_a_fault(tmp_path):
-    result = run(tmp_path / "no")
-    assert result.exit_code == 1
-    sentence = f"There is no folder {tmp_path / 'no'}; give the folder that build-shards wrote."
-    assert result.stdout == f"{tmp_path / 'no' / 'manifest.json'}: {sentence} [manifest]\n"
+def test_no_dataset_is_a_fault(tmp_path, shards):
+    for name in ("model/config.json", "model/model.safetensors", "begun/plan.json", "damaged/manifest.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    for name, line in [
+        ("no", "no: there is no such folder; give the folder that build-shards wrote."),
+        ("model", "model: it holds a model and no shards; give the folder that build-shards wrote."),
+        ("begun", "begun: it has no manifest.json: the build did not finish; run build-shards again to resume."),
+        ("shards/part-00000.parquet", f"shards/part-00000.parquet: it is a file, and a dataset is a folder; give its own, {shards}."),
+        ("damaged", "damaged/manifest.json: it has format version None, and this tool reads version 1: "),
+    ]:
+        result = run(tmp_path / name)
+        assert (result.exit_code, result.stdout.count("\n")) == (1, 1)
+        assert result.stdout.startswith(f"{tmp_path}/{line}")
+        assert result.stdout.endswith(" [manifest]\n")
+    parent = run(tmp_path)
+    assert parent.stdout.startswith(f"{tmp_path}: it holds the datasets begun, damaged, shards; name one of them, such as ")
 
 
 def test_deep(shards, tmp_path):

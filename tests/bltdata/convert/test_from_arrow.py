@@ -254,6 +254,14 @@ def test_a_folder_that_was_begun_otherwise(preprocessed: Path, tmp_path: Path) -
         make(path, out=tmp_path / "a")
 
 
+def test_shards_are_not_mixed_with_the_files(preprocessed: Path) -> None:
+    wiki = preprocessed / "wiki"
+    before = sorted(wiki.rglob("*"))
+    with pytest.raises(BuildError, match=r"wiki holds other things already \(.*\); give a folder that doesn't exist or is empty"):
+        make(wiki, out=wiki)
+    assert sorted(wiki.rglob("*")) == before
+
+
 def bad_row(text: str | None, entropies: Any, name: str | None = "x") -> Callable[[Path], Path]:
     nullable = pa.schema([("sample_id", pa.string()), ("text", pa.string()), ("entropies", pa.list_(pa.float16()))])
     return lambda path: write_file(path, [*samples(8), (name, text, entropies)], batch_rows=4, schema=nullable)

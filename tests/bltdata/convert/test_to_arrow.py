@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,33 @@ def test_a_marker_is_there_for_whole_files_only(dataset_folder, text_rows, tmp_p
     with pytest.raises(OSError, match="no space"):
         convert(shards, tmp_path / "out")
     assert not marker.exists()
+
+
+def test_only_what_is_laid_out_for_the_trainer_may_be_there(dataset_folder, text_rows, tmp_path):
+    shards = dataset_folder(text_rows(3), text_rows(3, seed=1))
+    out = tmp_path / "out"
+    for name, message in [
+        ("notes.txt", "out holds other things already (notes.txt)"),
+        ("shards/notes.txt", "out/shards holds other things already (notes.txt)"),
+        (f"shards/{MODEL}/theirs.arrow", f"{MODEL} holds other things already (theirs.arrow)"),
+    ]:
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        with pytest.raises(BuildError, match=re.escape(message)):
+            convert(shards, out)
+        assert list(contents(out)) == [name]
+        path.unlink()
+    for inside in (shards, shards.parent):
+        with pytest.raises(BuildError, match="lies in the folder of the shards"):
+            convert(shards, inside)
+    # Folders of others are no obstacle, and what was begun goes on whatever came beside it.
+    (out / "other" / "model").mkdir(parents=True)
+    (out / "shards" / "shards.chunk.00.jsonl").touch()
+    convert(shards, out)
+    (out / "notes.txt").write_text("mine")
+    (out / "shards" / MODEL / "shards.chunk.00.jsonl.shard_00.arrow.complete").unlink()
+    convert(shards, out)
 
 
 def test_what_is_refused(dataset_folder, text_rows, tmp_path):

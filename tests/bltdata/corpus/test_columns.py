@@ -1,9 +1,11 @@
+import pickle
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bltdata.corpus.columns import arrow_documents, check_arrow_types, choose_text_column, id_text, text_bytes
+from bltdata.corpus.columns import RecordError, arrow_documents, check_arrow_types, choose_text_column, id_text, text_bytes
 from bltdata.errors import CorpusError
 
 BYTES_TYPES = [
@@ -100,3 +102,10 @@ def test_an_arrow_null_is_located():
         list(arrow_documents(batch, "text", None, "f", 10, "rows"))
     with pytest.raises(CorpusError, match=r"rows, row 11, has null in its column 'id'"):
         list(arrow_documents(pa.record_batch({"text": ["a", "b"], "id": batch["id"]}), "text", "id", "f", 10, "rows"))
+
+
+def test_an_error_of_a_record_comes_from_a_worker_as_it_was():
+    with pytest.raises(RecordError) as caught:
+        text_bytes(None, "text", "a.jsonl, line 3,")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy), copy.reason) == (RecordError, str(caught.value), "no text")

@@ -4,7 +4,10 @@ import os
 import pickle
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import bltdata
@@ -23,6 +26,11 @@ def pages(files):
 def read_in_another_process(corpus, fragment):
     left_out = Counter()
     return list(corpus.read(fragment, left_out)), left_out
+
+
+def write_rows(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": ["one", "two"]}), path)
 
 
 def test_public_name():
@@ -228,3 +236,53 @@ def test_bad_plans(pages):
         corpus.fragments(0)
     with pytest.raises(CorpusError, match=r"The corpus has no source 'pagse'.*'pages'"):
         list(corpus.read(Fragment(index=0, source="pagse", items=())))
+
+
+@pytest.mark.parametrize(
+    ("spec", "out", "taken"),
+    [
+        # A folder stands for every file below it, and of some kinds for those with an ending.
+        ("files:{}", "", "manifest.json"),
+        ("files:{}", "new/shards", "manifest.json"),
+        ("files:{}#document=line", "new", "manifest.json"),
+        ("files:{}", "../shards", None),
+        ("files:{}", ".shards", None),
+        ("parquet:{}", "new", "part-00000.parquet"),
+        ("jsonl:{}", "new", None),
+        # A pattern finds what it says, and a file is a file.
+        ("files:{}/*", "", "manifest.json"),
+        ("files:{}/*", "new", None),
+        ("files:{}/*/*", "new", "manifest.json"),
+        ("files:{}/**/*.json", "new/shards", "manifest.json"),
+        ("{}/*.txt", "", None),
+        ("{}/*.parquet", "", "part-00000.parquet"),
+        ("{}/a.txt", "", None),
+        ("{}/part-00000.parquet", "", "part-00000.parquet"),
+        ("python-docs", "", None),
+    ],
+)
+def test_shards_are_not_written_where_the_corpus_is_read(files, monkeypatch, spec, out, taken):
+    folder = files({"a.txt": b"", "a.json": b"", "b/a.txt": b"", "b.jsonl": b""})
+    write_rows(folder / "part-00000.parquet")
+    names = ("manifest.json", "part-00000.parquet")
+    corpus = open_corpus(["python-docs#limit=1&source=other", spec.format(folder)])
+    if taken is None:
+        corpus.check_apart(folder / out, names)
+        return
+    message = f"is read, which would take {taken} for documents; choose a folder outside of it."
+    with pytest.raises(CorpusError) as caught:
+        corpus.check_apart(folder / out, names)
+    assert str(caught.value).startswith(f"{folder / out} lies where the corpus ")
+    assert str(caught.value).endswith(message)
+    # However both are written.
+    monkeypatch.chdir(folder)
+    with pytest.raises(CorpusError, match="is read, which would take"):
+        open_corpus(spec.format(".")).check_apart(Path(out), names)
+
+
+def test_shards_are_not_written_into_a_local_dataset_of_the_hub_library(tmp_path):
+    write_rows(tmp_path / "data" / "rows.parquet")
+    corpus = open_corpus(f"hf:{tmp_path / 'data'}")
+    corpus.check_apart(tmp_path / "shards", ["plan.json"])
+    with pytest.raises(CorpusError, match=r"which would take plan\.json for documents"):
+        corpus.check_apart(tmp_path / "data" / "shards", ["plan.json"])

@@ -148,3 +148,30 @@ def test_a_damaged_file_is_named(files, read):
     for unit in ("file", "line"):
         with pytest.raises(CorpusError, match=r"pages/a\.txt\.gz can't be read: .+; it may be damaged or cut off"):
             read(f"{folder}#document={unit}")
+
+
+@pytest.mark.parametrize(
+    ("names", "suggested"),
+    [
+        (["a.jsonl.gz", "b.jsonl.zst", "README.md"], "jsonl:{} for a document a line"),
+        (["sub/a.ndjson"], "jsonl:{} for a document a line"),
+        (["a.parquet", "b.PARQUET"], "parquet:{} for a document a row"),
+    ],
+)
+def test_files_of_records_are_not_taken_for_documents(files, names, suggested):
+    folder = files(dict.fromkeys(names, b"{}"))
+    for location in (folder, f"{folder}/**"):
+        for options in ("", "#document=line"):
+            with pytest.raises(CorpusError) as caught:
+                open_corpus(f"{location}{options}")
+            assert str(caught.value) == (
+                f"{location} holds files such as {names[0]}, and nothing says whether each is one document; "
+                f"write {suggested.format(location)}, or files:{location} for a document a file."
+            )
+        # Who says so gets them, also from a spec that was written down.
+        said = open_corpus(f"files:{location}").specs["pages"]
+        assert len(open_corpus(str(said)).fragments(1)) == len(names)
+
+
+def test_a_file_of_records_among_others_is_a_document(files, read):
+    assert len(read(str(files({"a.jsonl": b"{}", "b.txt": b"b", "c.txt": b"c", "d.parquet": b"d"})))) == 4

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+from collections import Counter
 
 import datasets
 import pyarrow as pa
@@ -177,6 +178,23 @@ def test_a_null_is_located(tmp_path, read):
     pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "holes" / "train.parquet")
     with pytest.raises(CorpusError, match=r"Shard 0 of the dataset .*holes, row 2, has null in its column 'text'"):
         read(f"hf:{tmp_path}/holes")
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 5, 8])
+def test_nulls_can_be_left_out(tmp_path, limit):
+    data = tmp_path / "web"
+    data.mkdir()
+    texts = [None if number % 3 == 1 else f"text {number}" for number in range(8)]
+    for shard in (0, 1):
+        pq.write_table(pa.table({"text": texts[shard * 4 : shard * 4 + 4]}), data / f"{shard}.parquet")
+    corpus = open_corpus(f"hf:{data}#invalid=leave-out" + (f"&limit={limit}" if limit else ""))
+    expected = [text.encode() for text in texts[:limit] if text]
+    fragments = corpus.fragments(2 * 4096)
+    # Backwards, each counts its own.
+    left_out = [Counter() for _ in fragments]
+    parts = [[each.data for each in corpus.read(*pair)] for pair in reversed(list(zip(fragments, left_out, strict=True)))]
+    assert [data for part in reversed(parts) for data in part] == expected
+    assert sum(left_out, Counter()) == Counter({"no text": len(texts[:limit]) - len(expected)})
 
 
 def test_a_damaged_shard_is_named(folder, read):

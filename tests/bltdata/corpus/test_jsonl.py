@@ -71,6 +71,7 @@ def test_any_text_round_trips(tmp_path_factory, texts, ascii_only, target_bytes)
         (b'{"text": "\xff"}', r"a\.jsonl, line 3, is not UTF-8 \(byte 11 of the line is wrong\)"),
         (b'["text"]', r"a\.jsonl, line 3, is a JSON list; a JSONL file has one object on each line"),
         (b"null", r"a\.jsonl, line 3, is a JSON NoneType"),
+        (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", r"a\.jsonl, line 3, is not valid JSON: Exceeds the limit"),
         (b'{"text": null}', r"a\.jsonl, line 3, has null in its column 'text', where a text is needed"),
         (b'{"text": 3.5}', r"a\.jsonl, line 3, has 3\.5 of type float in its column 'text'"),
         (
@@ -99,3 +100,61 @@ def test_bad_columns(files, read, options, message):
     path = files({"a.jsonl": jsonl({"body": "one", "id": 3, "score": 0.5})}) / "a.jsonl"
     with pytest.raises(CorpusError, match=message):
         read(f"{path}#{options}")
+
+
+INVALID = [
+    (b'{"text": "cut o', "no JSON object"),
+    (b'{"text": "\xff"}', "no JSON object"),
+    (b"[1]", "no JSON object"),
+    (b'{"id": "a", "text": null}', "no text"),
+    (b'{"id": "a", "text": ["one"]}', "no text"),
+    (b'{"id": "a", "txt": "one"}', "no text"),
+    (b'{"text": "one"}', "no id"),
+    (b'{"text": "one", "id": null}', "no id"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), INVALID)
+def test_invalid_records_can_be_left_out(files, read, line, reason):
+    good = jsonl({"text": "first", "id": 1}, {"text": "last", "id": 2})
+    path = files({"a.jsonl": good.replace(b"\n", b"\n" + line + b"\n\n", 1)}) / "a.jsonl"
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2, "):
+        read(f"{path}#id=id")
+    with pytest.raises(CorpusError):
+        read(f"{path}#id=id&invalid=stop")
+    corpus = open_corpus(f"{path}#id=id&invalid=leave-out")
+    assert [(document.doc_id, document.data) for document in corpus] == [("a/1", b"first"), ("a/2", b"last")]
+    assert corpus.left_out == {reason: 1, "blank line": 1}
+
+
+def test_an_error_says_how_invalid_records_are_left_out(files, read):
+    for line, _ in INVALID[:5]:
+        path = files({"a.jsonl": line + b"\n"}) / "a.jsonl"
+        with pytest.raises(CorpusError, match=r"or leave it out with '#invalid=leave-out'\.$"):
+            read(str(path))
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 5, 9, 100])
+def test_what_is_left_out_does_not_depend_on_the_plan(files, limit):
+    """A limit counts records, whatever becomes of them: else it would mean another document in each plan."""
+    lines = [b'{"text": "%d"}' % number if number % 3 else INVALID[number % 5][0] for number in range(20)]
+    folder = files({"a.jsonl": b"\n".join(lines[:8]), "b.jsonl": b"\n".join(lines[8:])})
+    options = "invalid=leave-out" + (f"&limit={limit}" if limit else "")
+    expected = [line[10:-2] for line in lines[:limit] if line.startswith(b'{"text": "') and line.endswith(b'"}') and b"\xff" not in line]
+    for target_bytes in (1, 40, 1000):
+        corpus = open_corpus(f"jsonl:{folder}#{options}")
+        fragments = corpus.fragments(target_bytes)
+        assert [document.data for fragment in fragments for document in corpus.read(fragment)] == expected
+        assert corpus.left_out.total() == len(lines[:limit]) - len(expected)
+
+
+def test_leaving_out_names_another_corpus(files):
+    path = files({"a.jsonl": jsonl({"text": "one"})}) / "a.jsonl"
+    fingerprints = {options: open_corpus(f"{path}{options}").fingerprint for options in ("", "#invalid=stop", "#invalid=leave-out")}
+    assert fingerprints[""] == fingerprints["#invalid=stop"] != fingerprints["#invalid=leave-out"]
+
+
+def test_nothing_but_invalid_records(files, read):
+    path = files({"a.jsonl": b"1\n2\n" + jsonl({"body": "one"})}) / "a.jsonl"
+    with pytest.raises(CorpusError, match=r"all there is was left out: 2 \(no JSON object\), 1 \(no text\)\.$"):
+        read(f"{path}#invalid=leave-out")

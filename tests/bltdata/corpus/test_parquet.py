@@ -127,3 +127,42 @@ def test_damaged_files_are_named(path, read, damage):
     with pytest.raises(CorpusError, match=r"rows\.parquet can't be read: .+; it may be damaged or cut off") as caught:
         read(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("options", "reason"), [("text=holes", "no text"), ("id=holes", "no id")])
+def test_rows_without_a_text_or_an_id_can_be_left_out(tmp_path, read, options, reason):
+    path = tmp_path / "rows.parquet"
+    table = ROWS.set_column(ROWS.schema.get_field_index("holes"), "holes", pa.array(["1", None, "2", None, "3"]))
+    pq.write_table(table, path, row_group_size=3)
+    with pytest.raises(CorpusError, match=r"row 2, has null in its column 'holes', .* out with '#invalid=leave-out'"):
+        read(f"{path}#{options}")
+    for target_bytes in (1, 1000):
+        corpus = open_corpus(f"{path}#{options}&invalid=leave-out")
+        documents = [document for fragment in corpus.fragments(target_bytes) for document in corpus.read(fragment)]
+        assert [document.doc_id for document in documents] == (
+            ["rows/1", "rows/2", "rows/3"] if reason == "no id" else ["rows/rows.parquet:1", "rows/rows.parquet:3", "rows/rows.parquet:5"]
+        )
+        assert corpus.left_out == {reason: 2}
+
+
+def test_parts_of_a_row_group_keep_to_their_rows(tmp_path):
+    """What is left out of a part is not made up for from the next one."""
+    path = tmp_path / "big.parquet"
+    texts = [None if number % 4 == 1 else f"{number:03d}" + "x" * 997 for number in range(100)]
+    pq.write_table(pa.table({"text": texts}), path, use_dictionary=False)
+    corpus = open_corpus(f"{path}#invalid=leave-out")
+    fragments = corpus.fragments(10_000)
+    assert len(fragments) > 5
+    assert [document.data.decode() for fragment in fragments for document in corpus.read(fragment)] == [text for text in texts if text]
+    assert corpus.left_out == {"no text": 25}
+    for limit in (1, 2, 33, 99):
+        corpus = open_corpus(f"{path}#invalid=leave-out&limit={limit}")
+        for target_bytes in (10_000, 1 << 20):
+            read = [document.data.decode() for fragment in corpus.fragments(target_bytes) for document in corpus.read(fragment)]
+            assert read == [text for text in texts[:limit] if text]
+
+
+def test_a_column_of_another_type_is_no_record_to_leave_out(path, read):
+    for options in ("text=key", "text=bdy", "id=bdy"):
+        with pytest.raises(CorpusError, match=r"rows\.parquet has (a|no) column"):
+            read(f"{path}#{options}&invalid=leave-out")

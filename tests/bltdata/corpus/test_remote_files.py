@@ -174,3 +174,20 @@ def test_an_error_half_way_is_one_sentence_and_shortens_no_document(memory, cont
                 got += [document.data for document in corpus]
             assert str(caught.value).startswith(f"{memory}/{name} ")
             assert got == whole[: len(got)]
+
+
+def test_shards_are_not_written_where_the_corpus_is_read(put):
+    place = put({"a.txt": b"a", "below/b.txt": b"b"})
+    for spec, out in (("", "shards"), ("/", "below"), ("/*/*", "shards"), ("/**", "shards")):
+        with pytest.raises(CorpusError, match=r"is read, which would take plan\.json for documents"):
+            open_corpus(f"files:{place}{spec}").check_apart(RemotePath(f"{place}/{out}"), ["plan.json"])
+    for spec, out in (("", "-6"), ("/*", "/shards"), ("/a.txt", "/shards"), ("/**/*.txt", "/shards")):
+        open_corpus(f"files:{place}{spec}").check_apart(RemotePath(f"{place}{out}"), ["plan.json"])
+    open_corpus(f"files:{place}").check_apart(Path("pages"), ["plan.json"])
+
+
+def test_files_of_records_are_not_taken_for_documents(put):
+    place = put({"a.jsonl.gz": b"a"})
+    with pytest.raises(CorpusError, match=f"write jsonl:{place} for a document a line, or files:{place} for a document a file"):
+        open_corpus(place)
+    open_corpus(f"files:{place}")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bltdata.corpus import CorpusSpec
-from bltdata.corpus.spec import KINDS, OPTIONS, UNITS, check_lengths
+from bltdata.corpus.spec import KINDS, OPTIONS, check_lengths
 from bltdata.errors import ConfigError
 
 
@@ -57,7 +57,8 @@ def specs(draw):
     hub_name = st.from_regex(r"[A-Za-z0-9][\w.-]{0,5}(/[A-Za-z0-9][\w.-]{0,5})?", fullmatch=True)
     location = {"python-docs": st.just(""), "hf": hub_name}.get(kind, names)
     values = {
-        "document": draw(st.sampled_from(UNITS)) if "document" in OPTIONS[kind] else "file",
+        "document": draw(st.sampled_from(["file", "line", "paragraph"])) if "document" in OPTIONS[kind] else "file",
+        "invalid": draw(st.sampled_from(["stop", "leave-out"])) if "invalid" in OPTIONS[kind] else "stop",
         "text": draw(st.none() | names) if "text" in OPTIONS[kind] else None,
         "id": draw(st.none() | names) if "id" in OPTIONS[kind] else None,
     }
@@ -93,11 +94,15 @@ def test_the_text_of_a_spec_parses_back(spec):
         ("a.txt#text=body", r"option 'text' that files doesn't take; known are document, limit"),
         ("a.jsonl#document=line", r"option 'document' that jsonl doesn't take"),
         ("a.txt#document=lines", r"document=lines.*'line'"),
+        ("a.jsonl#invalid=skip", r"invalid=skip; known are leave-out, stop"),
+        ("a.txt#invalid=stop", r"option 'invalid' that files doesn't take"),
         ("a.txt#limit", r"has the option 'limit', which isn't key=value; where the '#' belongs to the path, end the spec with another '#'"),
         ("a.txt#limit=2&limit=3", r"gives the option 'limit' twice"),
         ("a.txt#limit=ten", r"has limit=ten; it must be a whole number"),
-        ("a.txt#limit=-1", r"has limit=-1; it must be a whole number"),
-        ("a.txt#limit=0", r"limit is 0; it must be at least 1"),
+        ("a.txt#limit=-1", r"has limit=-1; it must be a whole number, at least 1\."),
+        ("a.txt#min_bytes=-1", r"has min_bytes=-1; it must be a whole number, at least 0\."),
+        ("a.txt#limit=1__0", r"has limit=1__0; it must be a whole number"),
+        ("a.txt#limit=0", r"has limit=0; it must be a whole number, at least 1\."),
         ("a.txt#min_bytes=5&max_bytes=4", r"max_bytes is 4; it must be at least min_bytes, which is 5"),
         ("a.jsonl#text=", r"has nothing after text="),
         ("a.txt#source=a/b", r"source is 'a/b'; it must be a printable name without '/'"),
@@ -112,6 +117,8 @@ def test_bad_specs(text, message):
 def test_length_limits():
     check_lengths(0, None)
     check_lengths(3, 3)
+    with pytest.raises(ConfigError, match="limit is 0; it must be at least 1"):
+        CorpusSpec(kind="python-docs", limit=0)
     with pytest.raises(ConfigError, match="min_bytes is -1; it must be at least 0"):
         check_lengths(-1, None)
 

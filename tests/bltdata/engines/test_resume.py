@@ -10,13 +10,13 @@ import pytest
 
 from bltdata.config import to_mapping
 from bltdata.engines import open_engine
-from bltdata.engines.resume import PLAN_FILE, BuildReporter, agreed_plan, finish_shards
+from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards
 from bltdata.engines.share import WHOLE, Share
 from bltdata.errors import BuildError, CorpusError
 from bltdata.patching import PatchRule
 from bltdata.shards import Manifest, ShardRecord, ShardWriter, open_shards
-from bltdata.shards.ledger import LEDGER_FOLDER, Ledger
-from bltdata.shards.schema import MANIFEST_NAME, shard_name
+from bltdata.shards.ledger import Ledger
+from bltdata.shards.schema import LEDGER_FOLDER, MANIFEST_NAME, PLAN_FILE, shard_name
 
 RULE = PatchRule(scheme="fixed", stride=2)
 ITEMS = {shard_name(index): text for index, text in enumerate([b"first", b"second", b"third"])}
@@ -27,8 +27,10 @@ DIFFERENCES = {"corpus": "another corpus", "build": "other settings"}
 WANTED = {"corpus": ["a"], "build": {"fragment_bytes": 10}, "note": "not compared"}
 
 
-def agree(folder: Path, wanted: Mapping[str, Any] = WANTED, decide: Callable[[], Mapping[str, Any]] = lambda: {"threshold": 1.5}) -> float:
-    return agreed_plan(folder, "identity", wanted, DIFFERENCES, decide=decide, read=lambda plan: float(plan["threshold"]))
+def agree(
+    folder: Path, wanted: Mapping[str, Any] = WANTED, decide: Callable[[], Mapping[str, Any]] = lambda: {"threshold": 1.5}, **options: Any
+) -> float:
+    return agreed_plan(folder, "identity", wanted, DIFFERENCES, decide=decide, read=lambda plan: float(plan["threshold"]), **options)
 
 
 def refuse() -> Mapping[str, Any]:
@@ -64,9 +66,52 @@ def test_a_plan_that_cannot_be_decided_is_not_begun(tmp_path: Path) -> None:
 def test_another_plan_is_named(tmp_path: Path, changes: dict[str, Any], difference: str) -> None:
     agree(tmp_path)
     before = (tmp_path / PLAN_FILE).read_bytes()
+    # It may be alone: something was made.
+    (tmp_path / shard_name(7)).write_bytes(b"")
     with pytest.raises(BuildError, match=f"was begun with {difference}; choose another folder, or delete this one"):
-        agree(tmp_path, {**WANTED, **changes}, refuse)
+        agree(tmp_path, {**WANTED, **changes}, refuse, replaced=print)
     assert (tmp_path / PLAN_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [MANIFEST_NAME, shard_name(3), f"{LEDGER_FOLDER}/part-00003.json", "a.arrow", "notes.txt"])
+def test_a_plan_by_which_something_may_have_been_made_stays(tmp_path: Path, name: str) -> None:
+    agree(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BuildError, match=r"was begun with another corpus; choose another folder, or delete this one to build it anew\.$"):
+        agree(tmp_path, {**WANTED, "corpus": ["b"]}, refuse, replaced=print)
+
+
+def test_a_plan_by_which_nothing_was_made_gives_way(tmp_path: Path) -> None:
+    agree(tmp_path)
+    for name in (".lock", ".lock-000001", f".{shard_name(0)}.77-0a1b.tmp"):
+        (tmp_path / name).touch()
+    said: list[str] = []
+    other = {**WANTED, "corpus": ["b"]}
+    assert agree(tmp_path, other, lambda: {"threshold": 2.5}, replaced=said.append) == 2.5
+    assert said == [f"{tmp_path} was begun with another corpus, and nothing was made yet, so it is begun anew."]
+    assert json.loads((tmp_path / PLAN_FILE).read_text()) == {"identity": other, "threshold": 2.5}
+    # From now on it is the plan.
+    assert agree(tmp_path, other, refuse, replaced=said.append) == 2.5
+    assert agree(tmp_path, other, lambda: {"threshold": 3.5}, outdated=lambda plan: "a file that changed", replaced=said.append) == 3.5
+    assert said[1:] == [f"{tmp_path} was begun with a file that changed, and nothing was made yet, so it is begun anew."]
+
+
+def test_a_plan_is_there_until_the_next_one_is(tmp_path: Path) -> None:
+    def fail() -> Mapping[str, Any]:
+        raise CorpusError("The target can't be reached.")
+
+    agree(tmp_path)
+    with pytest.raises(CorpusError):
+        agree(tmp_path, {**WANTED, "corpus": ["b"]}, fail, replaced=lambda text: None)
+    assert agree(tmp_path, decide=refuse) == 1.5
+
+
+def test_a_plan_by_which_others_may_be_at_work_stays(tmp_path: Path) -> None:
+    agree(tmp_path)
+    with pytest.raises(BuildError, match=r"and nothing is made yet; .* if no job is at it, run the command once with --plan-only to begin"):
+        agree(tmp_path, {**WANTED, "corpus": ["b"]}, refuse)
+    assert agree(tmp_path, decide=refuse) == 1.5
 
 
 def test_a_plan_that_lacks_what_is_compared_is_another(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from bltdata.shards import Manifest, ShardRecord
-from bltdata.shards.ledger import LEDGER_FOLDER, Ledger, listed_shards
+from bltdata.shards.ledger import Ledger, listed_shards
+from bltdata.shards.schema import LEDGER_FOLDER
 
 
 def name(number: int) -> str:

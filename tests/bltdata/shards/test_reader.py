@@ -139,7 +139,7 @@ def test_a_folder_that_is_no_dataset(tmp_path: Path, dataset_folder: MakeDataset
     one_sentence(error)
     folder = dataset_folder(rows(5))
     (folder / "manifest.json").unlink()
-    with pytest.raises(ShardError, match="the build did not finish; run build-shards again to resume") as error:
+    with pytest.raises(ShardError, match="the build did not finish, or not all of it was copied; copy the rest, or build it anew") as error:
         open_shards(folder)
     one_sentence(error)
 

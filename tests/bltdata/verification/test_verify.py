@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import bltdata
+from bltdata.convert import FromArrowConfig, arrow_to_shards
 from bltdata.corpus import open_corpus
+from bltdata.engines.share import Share
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.patching import PatchRule
 from bltdata.repatch import RepatchConfig, repatch_shards
@@ -22,6 +25,7 @@ from bltdata.verification import DeepCheck, VerificationReport, verify_dataset
 from bltdata.verification import verify as module
 from bltdata.verification.isolation import Lost
 from tests.bltdata.damage import both, change_list, edit_json, edit_manifest, flip, page_position, put, relist, rewrite, write_shard
+from tests.bltdata.reference_files import samples, write_file
 from tests.bltdata.small import opinionated_model, write_lines
 
 FIRST, SECOND = "part-00000.parquet", "part-00001.parquet"
@@ -380,8 +384,45 @@ def test_the_last_shard_of_a_repatched_dataset_is_missed(made: Any, copy: Callab
     cut_short(folder)
     (fault,) = verify_dataset(folder).faults
     assert str(fault) == (
-        f"{folder / 'manifest.json'}: no shard of fragment {last} of the plan is listed; run build-shards again. [missing_fragment]"
+        f"{folder / 'manifest.json'}: no shard of fragment {last} of the plan is listed; run repatch again. [missing_fragment]"
     )
+
+
+def test_what_to_do_is_to_run_what_made_it(made: Any, copy: Callable[..., Path]) -> None:
+    def damaged(name: str, dataset: Path, forget: tuple[str, ...] = ()) -> Path:
+        folder = copy(dataset, name)
+        flip(folder / FIRST, page_position(folder / FIRST, NATS))
+        os.truncate(folder / SECOND, 100)
+        (folder / "part-00002.parquet").unlink()
+        edit_manifest(folder, lambda manifest: manifest["totals"].update(num_bytes=1))
+        for file in forget:
+            (folder / file).unlink()
+        return folder
+
+    converted = made.folder / "converted"
+    arrow = write_file(made.folder / "wiki.arrow", samples(40))
+    arrow_to_shards([arrow], RepatchConfig(rule=PatchRule(threshold=1.5)), FromArrowConfig(fragment_bytes=100), converted)
+    cut_again = made.repatch("made again", rule=PatchRule(scheme="space"))
+    for command, folder in [
+        ("build-shards", damaged("built", made.folder / "grid")),
+        ("repatch", damaged("cut again", cut_again)),
+        ("convert", damaged("converted", converted)),
+        # Of what was converted the manifest tells.
+        ("convert", damaged("no plan", converted, ("plan.json",))),
+    ]:
+        report = verify_dataset(folder)
+        assert kinds(report) >= {"checksum", "page", "size", "footer", "missing_shard", "manifest_totals"}
+        assert {re.search(r"run \S+ again", fault.message)[0] for fault in report.faults} == {f"run {command} again"}
+
+
+def test_how_many_shards_could_be_looked_into(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    number = len(Manifest.read(folder).shards)
+    assert verify_dataset(folder).datasets[0].num_readable == number
+    (folder / FIRST).unlink()
+    os.truncate(folder / SECOND, 100)
+    (report,) = verify_dataset(folder).datasets
+    assert (report.num_readable, report.num_shards) == (number - 2, number)
 
 
 def test_a_dataset_is_whole_without_its_plan(made: Any, copy: Callable[..., Path]) -> None:
@@ -424,6 +465,13 @@ def test_what_else_is_in_the_folder_is_a_note(copy: Callable[..., Path]) -> None
     ]
 
 
+def test_locks_are_not_worth_a_note(copy: Callable[..., Path]) -> None:
+    folder = copy()
+    with Share(0, 2).writing(folder):
+        assert (folder / ".jobs").is_dir()
+        assert verify_dataset(folder).notes == ()
+
+
 # ---------------------------------------------------------------------------------------------------- several datasets
 
 
@@ -452,7 +500,7 @@ def test_empty_documents_may_be_shared(dataset_folder: Callable[..., Path], row:
 def test_one_dataset_that_cant_be_read_doesnt_stop_the_others(good: Path, tmp_path: Path) -> None:
     report = verify_dataset(tmp_path / "no", good)
     assert kinds(report) == {"manifest"}
-    assert "There is no folder" in report.faults[0].message
+    assert report.faults[0].message == "there is no such folder; give the folder that build-shards wrote."
     assert [dataset.num_documents for dataset in report.datasets] == [0, len(open_shards(good))]
 
 

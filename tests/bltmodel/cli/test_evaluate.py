@@ -126,7 +126,7 @@ def test_a_mistake_ends_in_one_sentence(tmp_path, trained):
     config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 0'))
     for model, folder, message in [
         (trained.blt, tmp_path / "nothing", "There is no folder .*nothing; give the folder that build-shards wrote"),
-        (trained.blt, tmp_path / "unfinished", "has no manifest.json: the build did not finish; run build-shards again to resume"),
+        (trained.blt, tmp_path / "unfinished", "has no manifest.json: the build did not finish, or not all of it was copied"),
         (trained.blt, tmp_path / "cut", r"part-00001.parquet has 1000 bytes instead of \d+; delete it and run build-shards again"),
         (trained.blt, tmp_path / "flipped", r"part-00000.parquet .*damaged"),
         (trained.blt, tmp_path / "other-rule", "was cut by another patch rule than the shards"),

@@ -138,7 +138,7 @@ def test_a_mistake_ends_in_one_sentence(folders, tmp_path):
         ([*folders, "--prompt-file", tmp_path / "nothing"], "There is no file or folder"),
         ([*folders, "--prompt-file", tmp_path], "Is a directory"),
         ([*folders, "--temperature", "-1"], "The temperature is -1.0; it must be a finite number, 0 or more"),
-        ([*folders, "--temperature", "nan"], "'temperature' is nan; it must be a finite number"),
+        ([*folders, "--temperature", "nan"], "--temperature is nan; it must be a finite number"),
         ([*folders, "--top-k", "0"], "top_k is 0; it must be at least 1"),
         ([*folders, "--top-p", "0"], "top_p is 0.0; it must be above 0 and at most 1"),
     ]:

@@ -200,7 +200,7 @@ def test_a_mistake_about_the_data_ends_in_one_sentence(trained, recipe, tmp_path
     for arguments, message in [
         (["--shards", tmp_path / "nothing"], "There is no folder"),
         (["--shards", tmp_path / "unfinished"], "has no manifest.json: the build did not finish"),
-        (["--shards", tmp_path / "file"], "Not a directory"),
+        (["--shards", tmp_path / "file"], "is a file, and a dataset is a folder"),
         (["--shards", train, "--validation-shards", tmp_path / "nothing"], "There is no folder"),
         (["--shards", train, "--validation-shards", tmp_path / "other"], "were cut with different patch rules"),
         (["--shards", train, "--config", tmp_path / "nothing.toml"], "Cannot read the configuration"),
