@@ -123,8 +123,11 @@ def train_blt(
             task = BLTTask(model, learned, validation_rows, config, folder, extra, world, budget)
             identity = {"model": to_mapping(architecture), "data": data.describe(), "row_order": row_order(SHUFFLED_BYTES), **patches}
             run = TrainingRun(task, config, folder, identity, reporter, world, keeping, placement)
-        if reporter and world.is_first and data.weights:
-            reporter.said(_mixture_line(train_rows, config))
+        if reporter and world.is_first:
+            if data.weights:
+                reporter.said(_mixture_line(train_rows, config))
+            if data.patches_look_ahead:
+                reporter.said("Where these patches start tells of bytes that are predicted: figures on them compare with nothing.")
         return run.run(resume)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from bltdata.atomic import atomic_path
 from bltdata.errors import ShardError
+from bltdata.patching.sources import SourceRules
 from bltdata.remote import AnyPath
 from bltdata.shards import Manifest, ShardDataset, open_shards, schema
 from bltdata.shards.columns import bytes_column
@@ -39,6 +40,12 @@ class TrainingData:
     """bool `[documents of train]`, the validation documents, where both are of one dataset."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Source -> its share of the raw bytes that are learned from, in any unit; empty to take every document once an epoch."""
+
+    @property
+    def patches_look_ahead(self) -> bool:
+        """Whether where patches start tells of bytes that are to be predicted, as it does where a tokenizer cuts."""
+        rules = SourceRules.from_mapping(vars(self.train.dataset.manifest))
+        return not all(rule.is_incremental for rule in (rules.default, *rules.by_source.values()))
 
     def describe(self) -> dict[str, Any]:
         """What identifies the data, and what a model's user must know of it."""

@@ -97,7 +97,7 @@ def build_shards(
     from bltdata.build import BuildConfig, BuildReporter, Share, build_share, plan_shards
     from bltdata.corpus.corpus import left_out_in_words
     from bltdata.nn import resolve_device
-    from bltdata.shards import Manifest
+    from bltdata.shards import EntropyContext, Manifest
 
     if (shard_index is None) != (shard_count is None):
         raise ConfigError("--shard-index and --shard-count belong together; give both, or neither.")
@@ -105,7 +105,7 @@ def build_shards(
         raise ConfigError("--plan-only makes no shards, so there is nothing to share; leave --shard-index and --shard-count out.")
     share = Share() if shard_index is None or shard_count is None else Share(shard_index, shard_count)
 
-    rule = to_mapping(rule_settings)
+    rule, scored = to_mapping(rule_settings), EntropyContext()
     if rule_from is not None:
         if rule_settings != RuleSettings():
             raise ConfigError("Both --rule-from and settings of a rule are given; leave one of them out.")
@@ -115,11 +115,13 @@ def build_shards(
                 f"{rule_from} has a rule for each source, and a build has one for all; build with any rule, "
                 f"then run bltdata repatch with --rule-from {rule_from}."
             )
-        rule = found.patch_rule
+        rule, scored = found.patch_rule, EntropyContext.of(found.entropy_model)
     table = {"device": "auto"} | sections["build"] | ({"device": device_name} if device_name else {})
     if table["device"] == "auto":
         table["device"] = resolve_device().type
     config = settings(ctx, BuildConfig, table, defaults={"rule": rule}, where=section_name(config_file, "build"))
+    if scored.reset_at_newline and not config.reset_at_newline:
+        say(f"{rule_from} was scored line by line, and this isn't to be, so a model can't have both: see --reset-scoring-at-newline.")
     corpus = corpora.open(split)
     if plan_only:
         plan = plan_shards(corpus, model_folder, config, out, reporter=BuildReporter(said=say))

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, print_json, print_tables
+from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import progress
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
@@ -58,8 +59,7 @@ def evaluate(
     """
     sections = read_sections(config_file, SECTIONS)
     config = settings(ctx, EvaluationConfig, sections["evaluation"], where=section_name(config_file, "evaluation"))
-    if markdown is not None and markdown.is_dir():
-        raise ConfigError(f"{markdown} is a folder; give a file to write the tables to.")
+    check_file(markdown, "the tables")
     if entropy_model is not None and not config.noise:
         raise ConfigError(
             f"--entropy-model is {entropy_model}, but nothing reads it without --noise; leave it out, or give a kind of noise."

@@ -17,7 +17,7 @@ class EvaluationConfig:
     """What a BLT is judged on, and how."""
 
     max_bytes: int | None = None
-    """Take the first documents that fit into this; none for all."""
+    """Take the first documents, as many as fit into this, or the first alone; none for all."""
 
     context_tokens: int | None = None
     """Tokens that are read together, at most: the context of a prediction. none for as many as a row had in training."""

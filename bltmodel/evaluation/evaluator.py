@@ -85,7 +85,10 @@ def evaluate(
         }  # fmt: skip
         sources[name] = SourceEvaluation(scored(documents.as_they_are()), compressed_sizes(store, indices, compressors), noised)
     about = {"context_tokens": context_tokens, "stride": stride, "precision": str(dtype).removeprefix("torch."), **_patches(data)}
-    return Evaluation(sources, config, {**about, "shards": store.dataset.manifest.fingerprint}, patches_look_ahead=patches.looks_ahead)
+    manifest = store.dataset.manifest
+    whole = {"documents": manifest.totals.num_documents, "bytes": manifest.totals.num_bytes, "max_bytes": config.max_bytes}
+    about |= {"shards": manifest.fingerprint, "dataset": whole}
+    return Evaluation(sources, config, about, patches_look_ahead=patches.looks_ahead)
 
 
 def check_fits(data: dict[str, Any], store: ShardStore, model_folder: Path) -> None:

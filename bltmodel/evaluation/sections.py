@@ -33,6 +33,12 @@ def notes(report: Report) -> list[str]:
         f"Intervals hold {100 * interval['level']:g} % of {interval['resamples']:,} resamples of the documents (seed "
         f"{interval['seed']}); of one document, or without bytes, there is none.",
     ]
+    judged, whole = report["overall"], report["dataset"]
+    if judged["documents"] < whole["documents"]:
+        lines.append(
+            f"Read were the first {judged['documents']:,} of {whole['documents']:,} documents, {judged['bytes']:,} of {whole['bytes']:,} "
+            f"bytes: those before the first that no longer fits into {whole['max_bytes']:,} bytes (max_bytes)."
+        )
     if report["patches_look_ahead"]:
         lines.append(
             "These patches look ahead: where one starts tells of the bytes that are predicted there. So bits per byte and accuracy are "

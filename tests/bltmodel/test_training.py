@@ -80,6 +80,15 @@ def seen_documents(monkeypatch: pytest.MonkeyPatch) -> dict[bool, list[int]]:
     return seen
 
 
+def test_patches_that_look_ahead_come_with_a_word(shards, tmp_path, monkeypatch):
+    said: list[str] = []
+    run(open_training_data(shards), tmp_path / "honest", reporter=Reporter(said=said.append), steps=1)
+    assert not any("compare with nothing" in line for line in said)
+    monkeypatch.setattr(PatchRule, "is_incremental", False)
+    run(open_training_data(shards), tmp_path / "ahead", reporter=Reporter(said=said.append), steps=1)
+    assert sum("compare with nothing" in line for line in said) == 1
+
+
 def test_what_is_held_out_is_judged_on_and_never_learned(shards, tmp_path, monkeypatch):
     seen, data = seen_documents(monkeypatch), open_training_data(shards)
     run(data, tmp_path / "blt", steps=35, evaluate_every=35, row_tokens=64, batch_rows=2, validation_bytes=1 << 20)

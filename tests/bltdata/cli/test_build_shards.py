@@ -93,6 +93,15 @@ def test_the_rule_of_another_dataset(settings, tmp_path):
     assert rule_of(tmp_path / "shards").min_length == 2
 
 
+def test_a_rule_of_shards_that_were_scored_line_by_line_comes_with_a_word(settings, tmp_path):
+    run(*settings, "--target-patch-length", "3", "--reset-scoring-at-newline")
+    rest = ["--rule-from", tmp_path / "shards", "--split", "validation"]
+    result = run(*settings, *rest, "--out", tmp_path / "validation")
+    assert (result.exit_code, result.stderr.count("shards was scored line by line, and this isn't to be")) == (0, 1)
+    result = run(*settings, *rest, "--reset-scoring-at-newline", "--out", tmp_path / "alike")
+    assert (result.exit_code, result.stderr.count("line by line")) == (0, 0)
+
+
 def test_settings_of_a_rule_come_together_from_file_and_options(settings, tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text('[rule]\nmin_length = 2\nthreshold = 1.0\n\n[build]\nentropy_precision = "float16"\nfragment_bytes = 3000\n')

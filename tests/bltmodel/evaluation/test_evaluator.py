@@ -249,6 +249,11 @@ def test_the_first_bytes_only(trained, blt):
     config = EvaluationConfig(max_bytes=num_bytes + rows[11].num_bytes - 1, context_tokens=5000)
     report = evaluate(blt, shards, config, device="cpu").report()
     assert (report["overall"]["documents"], report["overall"]["bytes"]) == (11, num_bytes)
+    (said,) = (note for note in notes(report) if note.startswith("Read were"))
+    assert said.startswith(
+        f"Read were the first 11 of {len(rows)} documents, {num_bytes:,} of {sum(row.num_bytes for row in rows):,} bytes: "
+    )
+    assert not any(note.startswith("Read were") for note in notes(evaluate(blt, shards, device="cpu", compressors=[]).report()))
     assert report["overall"]["loss"] == pytest.approx(slow_figures(BLT.load(blt), pairs(rows[:11]))["loss"], rel=SLOW)
 
 
