@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from bltdata.config import ADDED_LATER, fingerprint, from_mapping, to_mapping
+from bltdata.config import ADDED_LATER, fingerprint, from_mapping, number_of, to_mapping
 from bltdata.corpus import Corpus, Fragment
 from bltdata.corpus.sample import sample_documents
 from bltdata.engines.resume import BuildReporter, agreed_plan, damaged_plan, plan_fingerprint
@@ -163,8 +163,8 @@ def _calibrated_rule(
     corpus.check_not_empty(len(documents), left_out)
     found = calibrate_rule(model.to(resolve_device(config.device)), [document.data for document in documents], config)
     reporter.said(
-        f"Calibrated on {found.num_documents:,} documents ({found.num_bytes:,} bytes): {found.field} {found.threshold:.4f} nats "
-        f"gives patches of {found.mean_patch_length:.3f} bytes."
+        f"Calibrated on {number_of(found.num_documents, 'document')} ({number_of(found.num_bytes, 'byte')}): "
+        f"{found.field} {found.threshold:.4f} nats gives patches of {found.mean_patch_length:.3f} bytes."
     )
     return found.rule
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bltdata.config import to_mapping
+from bltdata.config import number_of, to_mapping
 from bltdata.engines import open_engine
 from bltdata.engines.resume import BuildReporter, agreed_plan, finish_shards, plan_fingerprint
 from bltdata.errors import ConfigError, RemoteError, ShardError
@@ -150,14 +150,14 @@ def _calibrated(dataset: ShardDataset, config: RepatchConfig, reporter: BuildRep
 def calibration_sentence(found: CalibrationReport) -> str:
     """What a calibration found, for the user."""
     overall = found.overall
-    start = f"Calibrated on {overall.num_documents:,} documents ({overall.num_bytes:,} bytes)"
+    start = f"Calibrated on {number_of(overall.num_documents, 'document')} ({number_of(overall.num_bytes, 'byte')})"
     if not found.by_source:
         return f"{start}: {overall.field} {overall.threshold:.4f} nats gives patches of {overall.mean_patch_length:.3f} bytes."
     means = [calibration.mean_patch_length for calibration in found.by_source.values()]
     thresholds = [calibration.threshold for calibration in found.by_source.values()]
     return (
-        f"{start} of {len(means)} sources: {overall.field} {min(thresholds):.4f} to {max(thresholds):.4f} nats gives patches of "
-        f"{min(means):.3f} to {max(means):.3f} bytes."
+        f"{start} of {number_of(len(means), 'source')}: {overall.field} {min(thresholds):.4f} to {max(thresholds):.4f} nats "
+        f"gives patches of {min(means):.3f} to {max(means):.3f} bytes."
     )
 
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
-from bltdata.cli.progress import format_amount, progress_once_known, say
+from bltdata.cli.outputs import tell_of_shards
+from bltdata.cli.progress import progress_once_known, say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.config import to_mapping
+from bltdata.config import number_of, to_mapping
 from bltdata.corpus.config import CorpusConfig
 from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
@@ -95,7 +96,6 @@ def build_shards(
     rule_settings = settings(ctx, RuleSettings, sections["rule"], prefix="rule", where=section_name(config_file, "rule"))
 
     from bltdata.build import BuildConfig, BuildReporter, Share, build_share, plan_shards
-    from bltdata.corpus.corpus import left_out_in_words
     from bltdata.nn import resolve_device
     from bltdata.shards import EntropyContext, Manifest
 
@@ -130,7 +130,7 @@ def build_shards(
                 {"folder": str(out), "num_shards": len(plan.fragments), "plan": plan.fingerprint, "patch_rule": to_mapping(plan.rule)}
             )
         else:
-            say(f"{len(plan.fragments)} shards are planned in {out}.")
+            say(f"{number_of(len(plan.fragments), 'shard is', 'shards are')} planned in {out}.")
         return
 
     with progress_once_known("Scoring", "bytes") as (planned, advance):
@@ -140,13 +140,4 @@ def build_shards(
         if as_json:
             print_json({"folder": str(out), "fingerprint": None, "shard_index": share.index, "shard_count": share.count})
         return
-    totals = manifest.totals
-    if as_json:
-        print_json(
-            {"folder": str(out), "fingerprint": manifest.fingerprint, "mean_patch_length": totals.mean_patch_length, **to_mapping(totals)}
-        )
-    else:
-        say(
-            f"{totals.num_documents:,} documents, {format_amount(totals.num_bytes, 'bytes')}, {totals.num_patches:,} patches of "
-            f"{totals.mean_patch_length:.3f} bytes on average in {totals.num_shards} shards in {out}{left_out_in_words(totals.left_out)}."
-        )
+    tell_of_shards(manifest, out, as_json)

@@ -8,7 +8,7 @@ import click
 from bltdata.cli.common import DATASET_PATH, command, json_option, print_json, print_tables
 from bltdata.cli.progress import progress
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.config import to_mapping
+from bltdata.config import number_of, to_mapping
 from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
 from bltdata.remote import AnyPath
@@ -86,7 +86,7 @@ def calibrate(
     field = report["field"].replace("_", " ")
     click.echo(
         f"A {field} of {report['threshold']} nats gives patches of {report['mean_patch_length']:.4f} bytes on average "
-        f"of {report['documents']:,} documents."
+        f"of {number_of(report['documents'], 'document')}."
     )
     if report["held_out"] is not None:
         click.echo(f"On {validation_shards} it gives {_length(report['held_out']['mean_patch_length'])}.")

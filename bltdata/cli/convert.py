@@ -6,10 +6,11 @@ from typing import Any
 import click
 
 from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, out_option, print_json
+from bltdata.cli.outputs import tell_of_shards
 from bltdata.cli.patching_options import CUT_OPTIONS, cut_config, cut_options
 from bltdata.cli.progress import format_amount, progress_once_known, say
 from bltdata.cli.settings import config_option, field_docs, given_options, options_from, read_sections, section_name, settings
-from bltdata.config import to_mapping
+from bltdata.config import number_of
 from bltdata.convert.config import FromArrowConfig, ToArrowConfig
 from bltdata.errors import ConfigError
 from bltdata.patching.settings import RuleSettings
@@ -88,8 +89,8 @@ def _to_arrow(shards: AnyPath, config: ToArrowConfig, out: AnyPath, workers: int
         print_json({"folder": str(out), **names, **counts, "files": [record.file for record in written.files]})
         return
     say(
-        f"{written.num_documents:,} documents, {format_amount(written.num_bytes, 'bytes')} in {len(written.files)} files; "
-        f"{written.left_out:,} left out."
+        f"{number_of(written.num_documents, 'document')}, {format_amount(written.num_bytes, 'bytes')} "
+        f"in {number_of(len(written.files), 'file')}; {written.left_out:,} left out."
     )
     say(
         f"The trainer finds them with root_dir and preprocess_dir {out}, the source {written.dataset_name}, entropy_model_name "
@@ -114,17 +115,8 @@ def _from_arrow(
     with progress_once_known("Converting", "bytes") as (planned, advance):
         reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
         manifest = arrow_to_shards(arrow, cut, config, out, workers=workers, reporter=reporter)
-    totals = manifest.totals
-    if as_json:
-        rules = {"patch_rule": manifest.patch_rule, "source_rules": manifest.source_rules}
-        counts = {"mean_patch_length": totals.mean_patch_length, **to_mapping(totals)}
-        print_json({"folder": str(out), "fingerprint": manifest.fingerprint, **rules, **counts})
-        return
-    say(
-        f"{totals.num_documents:,} documents, {format_amount(totals.num_bytes, 'bytes')}, {totals.num_patches:,} patches of "
-        f"{totals.mean_patch_length or 0:.3f} bytes on average in {totals.num_shards} shards in {out}."
-    )
-    if config.framing in ("eos", "none"):
+    tell_of_shards(manifest, out, as_json)
+    if config.framing in ("eos", "none") and not as_json:
         say("Without BOS nothing is known of each document's first byte; its entropy is stored as ln 260.")
 
 

@@ -9,6 +9,7 @@ from bltdata.cli.common import ANY_PATH, DATASET_PATH, command, json_option, pri
 from bltdata.cli.inputs import read_input
 from bltdata.cli.one_document import Beginning, entropies_as_built
 from bltdata.cli.outputs import check_file
+from bltdata.config import number_of
 from bltdata.errors import ConfigError, PatchingError
 from bltdata.remote import AnyPath
 
@@ -161,6 +162,6 @@ def _report(documents: "list[ExplorerDocument]", out: Path, size_bytes: int, as_
         counts = {"documents": len(documents), "num_bytes": num_bytes, "num_bytes_left_out": num_left_out}
         print_json({"out": str(out), "size_bytes": size_bytes, **counts})
         return
-    noun = "document" if len(documents) == 1 else "documents"
     rest = f"; {num_left_out:,} more bytes of them are left out, --max-bytes takes in more" if num_left_out else ""
-    click.echo(printable_line(f"Wrote {out}: {len(documents)} {noun}, {num_bytes:,} bytes{rest}. Open it in a browser."))
+    told = f"{number_of(len(documents), 'document')}, {number_of(num_bytes, 'byte')}"
+    click.echo(printable_line(f"Wrote {out}: {told}{rest}. Open it in a browser."))

@@ -94,11 +94,15 @@ def format_amount(amount: float, unit: str) -> str:
 
     >>> format_amount(1_234_567, "bytes"), format_amount(300, "bytes"), format_amount(12_345, "steps"), format_amount(0.25, "steps")
     ('1.2 MB', '300 bytes', '12,345 steps', '0.25 steps')
+    >>> format_amount(1, "bytes")
+    '1 byte'
     """
     if unit == "bytes":
         for size, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
             if amount >= size:
                 return f"{amount / size:.1f} {name}"
+    if amount == 1:
+        return f"1 {unit.removesuffix('s')}"
     return f"{amount:,.0f} {unit}" if amount >= 10 or amount == int(amount) else f"{amount:.2f} {unit}"
 
 

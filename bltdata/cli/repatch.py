@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from bltdata.cli.common import DATASET_PATH, command, json_option, out_option, print_json
+from bltdata.cli.common import DATASET_PATH, command, json_option, out_option
+from bltdata.cli.outputs import tell_of_shards
 from bltdata.cli.patching_options import cut_config, cut_options
-from bltdata.cli.progress import format_amount, progress_once_known, say
+from bltdata.cli.progress import progress_once_known, say
 from bltdata.cli.settings import config_option, read_sections
-from bltdata.config import to_mapping
 from bltdata.remote import AnyPath
 
 SECTIONS = ("rule",)
@@ -56,20 +56,4 @@ def repatch(
     with progress_once_known("Cutting", "bytes") as (planned, advance):
         reporter = BuildReporter(said=say, planned=planned, built=lambda record: advance(record.num_bytes, record.file))
         manifest = repatch_shards(shards, config, out, workers=workers, reporter=reporter)
-    totals = manifest.totals
-    if as_json:
-        print_json(
-            {
-                "folder": str(out),
-                "fingerprint": manifest.fingerprint,
-                "patch_rule": manifest.patch_rule,
-                "source_rules": manifest.source_rules,
-                "mean_patch_length": totals.mean_patch_length,
-                **to_mapping(totals),
-            }
-        )
-    else:
-        say(
-            f"{totals.num_documents:,} documents, {format_amount(totals.num_bytes, 'bytes')}, {totals.num_patches:,} patches of "
-            f"{totals.mean_patch_length or 0:.3f} bytes on average in {totals.num_shards} shards in {out}."
-        )
+    tell_of_shards(manifest, out, as_json)

@@ -17,7 +17,7 @@ from bltdata.cli.outputs import check_file
 from bltdata.cli.progress import Advance, format_amount, progress, say
 from bltdata.cli.settings import config_option, given_options, options_from, read_sections, section_name, settings
 from bltdata.cli.training_options import device_option
-from bltdata.config import to_mapping
+from bltdata.config import number_of, to_mapping
 from bltdata.corpus.config import ALL, CorpusConfig
 from bltdata.errors import ConfigError
 
@@ -135,9 +135,8 @@ class _Totals:
 
         rate = f", {self.nll_nats / math.log(2) / self.num_bytes:.3f} bits per byte" if self.num_bytes else ""
         left_out = "" if corpus is None else left_out_in_words(corpus.left_out)
-        noun = "document" if self.num_documents == 1 else "documents"
         place = f" in {out}" if out is not None else ""
-        return f"{self.num_documents:,} {noun}, {format_amount(self.num_bytes, 'bytes')}{rate}{place}{left_out}."
+        return f"{number_of(self.num_documents, 'document')}, {format_amount(self.num_bytes, 'bytes')}{rate}{place}{left_out}."
 
 
 def _check_sources(text: str | None, file: Path | None, given: set[str]) -> None:

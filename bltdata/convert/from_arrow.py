@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bltdata.config import from_mapping, to_mapping
+from bltdata.config import from_mapping, number_of, to_mapping
 from bltdata.convert.arrow_files import ArrowDocument, ArrowFile, ArrowFragment, find_files, fragments_of, read_documents
 from bltdata.convert.config import FromArrowConfig
 from bltdata.engines import open_engine
@@ -135,7 +135,7 @@ def _agreed(files: Sequence[ArrowFile], cut: RepatchConfig, config: FromArrowCon
     def decide() -> dict[str, Any]:
         fragments = list(fragments_of(files, config.fragment_bytes))
         if not fragments:
-            raise CorpusError(f"The Arrow files hold no documents ({len(files)} files without a row); give others.")
+            raise CorpusError(f"The Arrow files hold no documents ({number_of(len(files), 'file')} without a row); give others.")
         rules = _rules(files, fragments, cut, config, reporter)
         return {"modified_ns": modified, **rules.to_mapping(), "fragments": [to_mapping(fragment) for fragment in fragments]}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from bltdata.atomic import atomic_path, remove_leftovers, write_bytes
-from bltdata.config import fingerprint, from_mapping, to_mapping
+from bltdata.config import fingerprint, from_mapping, number_of, to_mapping
 from bltdata.convert.arrow_files import ARROW_SCHEMA, BATCH_ROWS, chunk_path, marker_of, shard_path
 from bltdata.convert.config import ToArrowConfig, check_name
 from bltdata.engines import open_engine
@@ -219,7 +219,9 @@ def _is_utf8(data: bytes) -> bool:
 def _paths(dataset: ShardDataset, name: str, model: str, num_chunks: int, folder: Path) -> tuple[Path, ...]:
     num_shards = len(dataset.manifest.shards)
     if num_chunks > num_shards:
-        raise ConfigError(f"num_chunks is {num_chunks}, and {dataset.folder} has {num_shards} shards; a chunk must have one at least.")
+        raise ConfigError(
+            f"num_chunks is {num_chunks}, and {dataset.folder} has {number_of(num_shards, 'shard')}; a chunk must have one at least."
+        )
     width = max(2, len(str((num_shards - 1) // num_chunks)))
     return tuple(folder / shard_path(name, model, index % num_chunks, index // num_chunks, width=width) for index in range(num_shards))
 

@@ -53,7 +53,7 @@ def test_it_builds_and_says_what_there_is(settings, tmp_path):
     totals = open_shards(tmp_path / "shards").manifest.totals
     assert re.fullmatch(
         rf"{totals.num_documents} documents, [\d.]+ kB, {totals.num_patches:,} patches of {totals.mean_patch_length:.3f} bytes on average "
-        rf"in 1 shards in {tmp_path / 'shards'}, \d+ left out \(other split\), \d+ left out \(too short\)\.",
+        rf"in 1 shard in {tmp_path / 'shards'}, \d+ left out \(other split\), \d+ left out \(too short\)\.",
         result.stderr.splitlines()[-1],
     )
 
@@ -67,6 +67,7 @@ def test_json(settings, tmp_path):
     assert printed["mean_patch_length"] == manifest.totals.mean_patch_length
     assert printed["num_documents"] == manifest.totals.num_documents
     assert printed["left_out"] == manifest.totals.left_out
+    assert (printed["patch_rule"], printed["source_rules"]) == (manifest.patch_rule, {})
 
 
 def test_splits(settings, tmp_path, lines):

@@ -98,3 +98,11 @@ def test_a_mistake_ends_in_one_sentence(shards, arrow, tmp_path):
         assert (result.exit_code, result.stdout) == (1, ""), message
         assert message in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_one_is_no_plural(dataset_folder, row, tmp_path):
+    shards = dataset_folder([row("a", b"t")])
+    there = run("--shards", shards, "--out", tmp_path / "files")
+    assert "1 document, 1 byte in 1 file; 0 left out." in there.stderr.splitlines()
+    back = run("--arrow", tmp_path / "files", "--scheme", "fixed", "--stride", "9", "--out", tmp_path / "back")
+    assert back.stderr.endswith(f"1 document, 1 byte, 1 patch of 2.000 bytes on average in 1 shard in {tmp_path / 'back'}.\n")

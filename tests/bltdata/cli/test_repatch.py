@@ -25,6 +25,8 @@ def test_another_rule(shards, tmp_path):
     dataset = open_shards(tmp_path / "out")
     assert PatchRule(**dataset.manifest.patch_rule) == rule
     assert all(row.patch_lengths.tolist() == rule.lengths(row.data, row.entropy_nats).tolist() for row in dataset)
+    # What is left out of shards stays so when they are cut again.
+    assert result.stderr.endswith(f" in 2 shards in {tmp_path / 'out'}, 1 left out (too short).\n")
     assert f"80 documents, {dataset.manifest.totals.num_bytes / 1000:.1f} kB, " in result.stderr
     again = run("--shards", shards, "--threshold", "1.5", "--min-length", "2", "--out", tmp_path / "out")
     assert f"{tmp_path / 'out'} has 2 of 2 shards already; 0 to go." in again.stderr

@@ -314,7 +314,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "another column": (columns(text=None), r"must have one column 'text', and its columns are sample_id, entropies"),
     "numbers for texts": (columns(text=pa.int64()), r"The column 'text' of .*a\.arrow has the type int64; it must be string"),
     "whole entropies": (columns(entropies=pa.list_(pa.int8())), r"The column 'entropies' of .* it must be list of float16"),
-    "no rows": (columns(), r"The Arrow files hold no documents \(1 files without a row\)"),
+    "no rows": (columns(), r"The Arrow files hold no documents \(1 file without a row\)"),
     "no file": (lambda path: path, r"Cannot read .*a\.arrow: No such file"),
 }
 
