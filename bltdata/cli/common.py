@@ -279,13 +279,19 @@ def _disk_full_sentence(error: Exception, ctx: click.Context) -> str | None:
     return f"The disk is full: free some space{below} and run the same command again."
 
 
+def _is_on_the_way(filename: object, out: object) -> bool:
+    """Whether a file is what shall be written, or a folder that it is to be in."""
+    if not isinstance(filename, str) or not isinstance(out, Path):
+        return False
+    return Path(filename).absolute() in (out.absolute(), *out.absolute().parents)
+
+
 def _file_sentence(error: Exception, ctx: click.Context) -> str | None:
     if not isinstance(error, OSError) or error.filename is None:
         return None
-    out = ctx.params.get("out")
     # Such as below /proc: what is to be written needn't be there, so that it isn't is no mistake.
-    if isinstance(error, FileNotFoundError) and isinstance(out, Path) and Path(error.filename) in (out, *out.absolute().parents):
-        return f"Nothing can be written to {str(out)!r}: give another path for --out."
+    if isinstance(error, FileNotFoundError) and _is_on_the_way(error.filename, ctx.params.get("out")):
+        return f"Nothing can be written to {str(ctx.params['out'])!r}: give another path for --out."
     if isinstance(error, FileNotFoundError):
         return f"There is no file or folder {str(error.filename)!r}: check the path."
     if isinstance(error, PermissionError):

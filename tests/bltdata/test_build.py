@@ -538,7 +538,7 @@ def test_a_source_that_cannot_be_read_to_its_end(run, lines, tmp_path):
     good.write_bytes(whole)
     bad.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CorpusError, match=r"b\.jsonl\.gz can't be read: .*; it may be damaged or cut off\.$") as caught:
-        run(open_corpus(str(good.parent)))
+        run(open_corpus(f"jsonl:{good.parent}"))
     sentence_of(caught)
     folder = tmp_path / "shards"
     # What was made before stands, and is listed.

@@ -118,7 +118,7 @@ def test_three_have_parts_of_unequal_size(shards, tmp_path, optimiser):
         assert errors(three.run(run_with, shards, tmp_path / "run", changes)) == [None] * 3
     run(World(), shards, tmp_path / "alone", StepConfig(), **changes)
     # Muon multiplies in bfloat16.
-    assert_same_run(tmp_path / "run", tmp_path / "alone", atol=1e-3 if optimiser == "muon" else 1e-5)
+    assert_same_run(tmp_path / "run", tmp_path / "alone", atol=2e-3 if optimiser == "muon" else 1e-5)
 
 
 def shares(world: World, shards: Path, out: Path) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def test_each_has_about_half(pair, shards, tmp_path):
 
 
 # Muon computes in bfloat16, which makes much of the last bits of a sum.
-@pytest.mark.parametrize(("optimiser", "atol"), [("adamw", 1e-5), pytest.param("muon", 1e-3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("optimiser", "atol"), [("adamw", 1e-5), pytest.param("muon", 2e-3, marks=pytest.mark.slow)])
 def test_a_run_goes_on_whole_or_shared_out_by_any_number(pair, shards, tmp_path, optimiser, atol):
     changes = {"steps": 6, "optimiser": optimiser}
     folder = tmp_path / "run"

@@ -98,6 +98,8 @@ def test_a_place_where_nothing_can_be_written():
     for path in ("/proc/runs/a", "/proc/runs"):
         assert missing(path, "--out", "/proc/runs/a") == "Error: Nothing can be written to '/proc/runs/a': give another path for --out.\n"
     assert missing("/proc/other", "--out", "/proc/runs") == "Error: There is no file or folder '/proc/other': check the path.\n"
+    assert missing(b"runs", "--out", "runs/a") == "Error: There is no file or folder \"b'runs'\": check the path.\n"
+    assert missing("runs", "--out", "runs/a") == "Error: Nothing can be written to 'runs/a': give another path for --out.\n"
     assert missing("runs/a", "--out", "runs/a") == "Error: Nothing can be written to 'runs/a': give another path for --out.\n"
 
 

@@ -67,7 +67,8 @@ def read_mutant(item: tuple[Path, int], tell: Tell) -> str:
     shard.write_bytes(damaged)
     manifest = Manifest.read(folder)
     rules = SourceRules.from_mapping({"patch_rule": manifest.patch_rule})
-    job = ShardJob(folder=folder, record=manifest.shards[0], rules=rules, precision="grid", is_scored=True, max_faults=3)
+    settings = {"rules": rules, "precision": "grid", "is_scored": True, "max_faults": 3, "run_again": "run build-shards again"}
+    job = ShardJob(folder=folder, record=manifest.shards[0], **settings)
     found = check_shard(job, tell)
     # Everything but a file that is as it was has a fault, and that is what is wrong with its bits before anything else.
     if bool(found.num_faults) != (damaged != good) or (found.faults and found.faults[0].kind not in ("size", "checksum")):
