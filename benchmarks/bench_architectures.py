@@ -162,6 +162,7 @@ def plain_architecture(text: str) -> EntropyModelConfig:
 @click.option("--validation-bytes", default=1_000_000, show_default=True, help="Documents to judge on.")
 @click.option("--evaluate-every", default=500, show_default=True, help="Steps between evaluations.")
 @click.option("--seed", default=0, show_default=True, help="Weights and order.")
+@click.option("--judge/--no-judge", default=True, show_default=True, help="Let the best models read all validation documents in the end.")
 @click.option("--small", is_flag=True, help="Seconds instead of hours: invented documents, a few steps.")
 def main(
     shards: Path | None,
@@ -177,6 +178,7 @@ def main(
     validation_bytes: int,
     evaluate_every: int,
     seed: int,
+    judge: bool,
     small: bool,
 ) -> None:
     """Print a table, and one line of JSON."""
@@ -216,8 +218,10 @@ def main(
             f"after {result['step']} steps, {result['seconds']:.0f} s"
         )
     splits = {name: fixed if name == "fixed" else shards for name in results}
-    judged = {name: nats_of_documents(name, folder / name, splits[name] / "validation", row_tokens) for name in results}
-    judgement = print_judgement({name: nats for name, (nats, _) in judged.items()}, next(iter(judged.values()))[1])
+    judgement: dict[str, dict[str, float | list[float]]] = {}
+    if judge:
+        judged = {name: nats_of_documents(name, folder / name, splits[name] / "validation", row_tokens) for name in results}
+        judgement = print_judgement({name: nats for name, (nats, _) in judged.items()}, next(iter(judged.values()))[1])
     about = {"mean_patch_length": mean, "stride": stride, "flops_per_byte": flops, "training": to_mapping(config)}
     print(json.dumps({**about, "results": results, "judgement": judgement}))
 
