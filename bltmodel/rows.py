@@ -61,7 +61,8 @@ class SourceRows:
     def __init__(self, blocks: ShuffledBlocks, row_tokens: int) -> None:
         self.blocks = blocks
         self.row_tokens = row_tokens
-        self._order: tuple[SourcePlace | None, np.ndarray] = None, np.empty(0, dtype=np.int64)
+        self._block_of_begins = (-1, -1, -1)
+        self._begins_of_block = np.empty(0, dtype=np.int64)
 
     def skip(self, place: SourcePlace, num_rows: int) -> SourcePlace:
         """The place after so many rows."""
@@ -86,12 +87,11 @@ class SourceRows:
             num_inside, num_behind = divmod(block.num_tokens - place.first_token, self.row_tokens)
             taken = min(num_rows, num_inside - place.row)
             if taken:
-                numbers = self._order_of(place, num_inside)[place.row : place.row + taken]
-                num_ends = visit(block, place.first_token + numbers * self.row_tokens, self.row_tokens)
-                num_bytes = place.num_bytes + taken * self.row_tokens - num_ends
-                place = place._replace(row=place.row + taken, num_bytes=num_bytes)
-                if place.row > PREFETCH_AT * num_inside:
-                    self.blocks.expect(place.epoch, place.block)
+                epoch, number, first_token, row, num_bytes = place
+                num_ends = visit(block, self._begins(epoch, number, first_token, num_inside)[row : row + taken], self.row_tokens)
+                place = SourcePlace(epoch, number, first_token, row + taken, num_bytes + taken * self.row_tokens - num_ends)
+                if row + taken > PREFETCH_AT * num_inside:
+                    self.blocks.expect(epoch, number)
             elif num_behind:
                 place, taken = self._cross(place, num_behind, visit), 1
             else:
@@ -125,12 +125,13 @@ class SourceRows:
             raise CorpusError(f"{self.blocks.dataset.folder} lost its documents while it was read; build the shards again.")
         return 0 if block.num_tokens else num_empty + 1
 
-    def _order_of(self, place: SourcePlace, num_rows: int) -> np.ndarray:
-        """In which order the rows of a block are taken."""
-        block = place._replace(row=0, num_bytes=0)
-        if self._order[0] != block:
-            self._order = block, self.blocks.order_of_rows(place.epoch, place.block, num_rows)
-        return self._order[1]
+    def _begins(self, epoch: int, number: int, first_token: int, num_rows: int) -> np.ndarray:
+        """Where the rows that lie in a block begin, in the order in which they are taken."""
+        key = epoch, number, first_token
+        if self._block_of_begins != key:
+            self._block_of_begins = key
+            self._begins_of_block = first_token + self.blocks.order_of_rows(epoch, number, num_rows) * self.row_tokens
+        return self._begins_of_block
 
 
 class RowStream:
