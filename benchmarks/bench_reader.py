@@ -65,7 +65,7 @@ def packed(documents: Iterable[Document]) -> Iterator[PackedBatch]:
         block, begin = _block(taken), 0
         while begin < block.num_tokens:
             end = min(block.num_tokens, begin + BATCH_TOKENS - at)
-            fill_rows(block, begin, end, numbers, flags, at)
+            fill_rows(block, np.array([begin]), end - begin, numbers, flags, at)
             at, begin = at + end - begin, end
             if at == BATCH_TOKENS:
                 yield packed_batch(numbers, flags)
