@@ -47,12 +47,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     world: World, shards: Path, out: Path, step: StepConfig = FULL, stop_at: int = 0, keeping: Keeping | None = None, **changes: Any
 ) -> list[str]:
-    """Train; returns what was said. Nothing is clipped: that would hide a wrong scale."""
+    """Train; returns what was said. Nothing is clipped: that would hide a wrong scale.
+
+    Muon orthogonalises in float32 here: in bfloat16 it makes so much of the last bits of a sum that a wrong step could hide behind them.
+    """
     said: list[str] = []
     reporter = Reporter(said=said.append, stepped=at_step(stop_at, press_ctrl_c) if stop_at else lambda count: None)
     config = training(**{"steps": STEPS, "optimiser": "adamw", "clip_norm": 1e6, **changes})
     data = open_training_data(shards, folder=out, world=world)
-    train_blt(tiny_config(), config, data, out, device="cpu", reporter=reporter, keeping=keeping, step=step, world=world)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+        train_blt(tiny_config(), config, data, out, device="cpu", reporter=reporter, keeping=keeping, step=step, world=world)
     return said
 
 
@@ -117,8 +122,7 @@ def test_three_have_parts_of_unequal_size(shards, tmp_path, optimiser):
     with group(3) as three:
         assert errors(three.run(run_with, shards, tmp_path / "run", changes)) == [None] * 3
     run(World(), shards, tmp_path / "alone", StepConfig(), **changes)
-    # Muon multiplies in bfloat16.
-    assert_same_run(tmp_path / "run", tmp_path / "alone", atol=2e-3 if optimiser == "muon" else 1e-5)
+    assert_same_run(tmp_path / "run", tmp_path / "alone")
 
 
 def shares(world: World, shards: Path, out: Path) -> dict[str, Any]:
@@ -150,9 +154,8 @@ def test_each_has_about_half(pair, shards, tmp_path):
         assert 0.45 < second <= 0.5
 
 
-# Muon computes in bfloat16, which makes much of the last bits of a sum.
-@pytest.mark.parametrize(("optimiser", "atol"), [("adamw", 1e-5), pytest.param("muon", 2e-3, marks=pytest.mark.slow)])
-def test_a_run_goes_on_whole_or_shared_out_by_any_number(pair, shards, tmp_path, optimiser, atol):
+@pytest.mark.parametrize("optimiser", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
+def test_a_run_goes_on_whole_or_shared_out_by_any_number(pair, shards, tmp_path, optimiser):
     changes = {"steps": 6, "optimiser": optimiser}
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -169,7 +172,7 @@ def test_a_run_goes_on_whole_or_shared_out_by_any_number(pair, shards, tmp_path,
         assert len(states_of(folder)) == (2 if step is FULL else 1)
     assert errors(pair.run(run_with, shards, folder, changes)) == [None, None]
     run(World(), shards, tmp_path / "alone", StepConfig(), **changes)
-    assert_same_run(folder, tmp_path / "alone", atol)
+    assert_same_run(folder, tmp_path / "alone")
     # And one finds it finished.
     assert run(World(), shards, folder, StepConfig(), **changes)[-1].startswith("It had finished already")
 
