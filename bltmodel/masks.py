@@ -115,7 +115,8 @@ def patch_layout(batch: PackedBatch, num_patches: int | None = None) -> PatchLay
     """
     own_BT = own_patches(batch)
     if num_patches is None:
-        num_patches = batch.num_patches
+        counted = batch.counted_patches if isinstance(batch, CountedBatch) else None
+        num_patches = int(own_BT[:, -1].max()) + 1 if counted is None else counted
     else:
         # Asynchronous on a GPU: asking for the number would wait for all that is queued there.
         torch._assert_async((own_BT[:, -1] < num_patches).all(), f"a row has more than {num_patches} patches")

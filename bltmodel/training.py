@@ -60,8 +60,9 @@ class BLTTask(PackedTask[BLT, ShardStore, PackedBatch]):
 
     def predict(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Logits and targets of a batch."""
+        budget = self._patches_per_row
         # Rows of very short documents, and those that a model is judged on, may have more than the budget.
-        return self.model(batch, max(self._patches_per_row or 0, batch.num_patches)), batch.targets_BT
+        return self.model(batch, None if budget is None else max(budget, batch.num_patches)), batch.targets_BT
 
     def to_device(self, batch: PackedBatch) -> PackedBatch:
         """The batch where the model stands, its patches counted."""
