@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bltdata.nn.machine import resolve_precision
 from bltdata.training.config import TrainingConfig
+from bltdata.training.muon import Muon
 from bltdata.training.row_adam import RowAdam
 from bltdata.vocab import VOCAB_SIZE
 
@@ -57,7 +59,7 @@ class Optimiser:
             part.load_state_dict(state[name] if len(self._parts) > 1 else state)
 
 
-def build_optimiser(model: nn.Module, config: TrainingConfig, muon: type[torch.optim.Muon] = torch.optim.Muon) -> Optimiser:
+def build_optimiser(model: nn.Module, config: TrainingConfig, muon: type[Muon] = Muon) -> Optimiser:
     """The optimiser of `config` over the parameters of `model`.
 
     The weights of linear layers decay; embeddings and norms don't: shrinking them changes scales that nothing restores. With
@@ -68,7 +70,7 @@ def build_optimiser(model: nn.Module, config: TrainingConfig, muon: type[torch.o
     Args:
         model: what is trained.
         config: how.
-        muon: what makes the orthogonalised steps, `torch.optim.Muon` or a subclass.
+        muon: what makes the orthogonalised steps, with products of the type that `config.precision` is on the matrices' device.
 
     Source: AdamW arXiv:1711.05101, algorithm 2; Muon arXiv:2502.16982, section 2.
     """
@@ -86,7 +88,8 @@ def build_optimiser(model: nn.Module, config: TrainingConfig, muon: type[torch.o
     parts: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(groups, lr=rate, betas=betas, eps=1e-8, fused=True)}
     orthogonalised = [p for p in parameters if id(p) in hidden]
     if orthogonalised:
-        parts["muon"] = muon(orthogonalised, lr=rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        dtype = resolve_precision(config.precision, orthogonalised[0].device)
+        parts["muon"] = muon(orthogonalised, dtype, lr=rate, weight_decay=config.weight_decay)
     if tables:
         parts["row_adam"] = RowAdam(tables, lr=rate, beta2=config.beta2)
     return Optimiser(parts)

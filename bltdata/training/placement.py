@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bltdata.training.muon import Muon
 from bltdata.training.optimiser import Optimiser, clip_gradients
 from bltdata.training.states import SHARDS, save_state
 from bltdata.training.world import World
@@ -30,7 +31,7 @@ class Placement:
     """
 
     is_shared_out = False
-    muon: type[torch.optim.Muon] = torch.optim.Muon
+    muon: type[Muon] = Muon
 
     def __init__(self, model: nn.Module, world: World) -> None:
         self.model = model

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from bltdata.nn import RMSNorm
+from bltdata.nn import RMSNorm, machine
+from bltdata.training.muon import Muon
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltdata.training.row_adam import RowAdam
 from bltdata.vocab import VOCAB_SIZE
@@ -55,6 +56,20 @@ def test_muon_gets_the_matrices_between_embedding_and_head():
         ({"embedding.weight", "norm.weight", "inner.0.bias"}, 0.0, False),
         ({"inner.0.weight"}, 0.3, True),
     ]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_muon_multiplies_in_the_precision_of_the_run(precision, dtype):
+    optimiser = build_optimiser(WithHead(), training(optimiser="muon", precision=precision))
+    assert [part.dtype for part in optimiser._parts.values() if isinstance(part, Muon)] == [dtype]
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_muon_is_in_bfloat16_only_where_the_machine_multiplies_it(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(machine, "_has_bfloat16", lambda device: has_bfloat16)
+    optimiser = build_optimiser(WithHead(), training(optimiser="muon", precision="auto"))
+    (dtype,) = (part.dtype for part in optimiser._parts.values() if isinstance(part, Muon))
+    assert dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
 
 
 def test_a_step_of_muon_is_orthogonal_and_as_large_as_adamws():
