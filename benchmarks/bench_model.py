@@ -16,16 +16,15 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 
 import click
 import numpy as np
 import torch
 from timing import cpu_seconds
 from torch import Tensor, nn
+from training_steps import CLIP_NORM, RATE, TYPES, Step, training_step, zipf_texts
 
-from bltdata.nn import autocast, prepare_allocator
-from bltdata.nn.loss import negative_log_likelihood_sum
+from bltdata.nn import prepare_allocator
 from bltdata.training.config import TrainingConfig
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltdata.usage import peak_memory_bytes
@@ -34,12 +33,7 @@ from bltmodel.interop import transformers_config, transformers_names
 from bltmodel.masks import PackedBatch
 from bltmodel.model import BLT
 
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CONTESTANTS = ("ours", "ours, adamw", "transformers")
-RATE, CLIP_NORM = 1e-3, 1.0
-
-Step = Callable[[], float]
-"""A step of training, which returns the loss before it in nats a token."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +52,12 @@ class Data:
 
 
 def make_data(num_rows: int, row_tokens: int, patch_length: float) -> Data:
-    """Documents of words that are drawn from a few thousand, the frequent ones often."""
-    rng = np.random.default_rng(0)
-    words = [rng.integers(97, 123, int(rng.integers(2, 10)), dtype=np.uint8).tobytes() + b" " for _ in range(5000)]
+    """Documents of a row each, in as many patches each."""
     num_bytes = row_tokens - 1
     num_patches = max(round((num_bytes + 1) / patch_length), 1)
+    rng = np.random.default_rng(1)
     rows, lengths = [], []
-    for _ in range(num_rows):
-        chosen = np.minimum(rng.zipf(1.3, num_bytes), len(words)) - 1
-        text = b"".join(words[word] for word in chosen)[:num_bytes]
+    for text in zipf_texts(num_rows, num_bytes):
         starts = np.sort(rng.choice(np.arange(1, num_bytes + 1), num_patches - 1, replace=False))
         patches = np.diff(np.concatenate(([0], starts, [num_bytes + 1])))
         rows.append(PackedBatch.of_document(text, patches))
@@ -79,18 +70,10 @@ def our_step(config: BLTConfig, data: Data, dtype: torch.dtype, optimiser_of_tab
     model = BLT(config).train()
     settings = TrainingConfig(learning_rate=RATE, clip_norm=CLIP_NORM, table_optimiser=optimiser_of_tables)  # type: ignore[arg-type]
     optimiser = build_optimiser(model, settings)
-    targets, num_patches = data.batch.targets_BT, data.patch_lengths.shape[1]
-
-    def step() -> float:
-        with autocast(targets.device, dtype):
-            loss = negative_log_likelihood_sum(model(data.batch, num_patches), targets) / targets.numel()
-        loss.backward()
-        clip_gradients(model.parameters(), CLIP_NORM)
-        optimiser.step()
-        optimiser.zero_grad()
-        return float(loss.detach())
-
-    return step
+    num_patches = data.patch_lengths.shape[1]
+    return training_step(
+        lambda: model(data.batch, num_patches), data.batch.targets_BT, dtype, model.parameters(), optimiser, clip_gradients
+    )
 
 
 def their_step(config: BLTConfig, data: Data, dtype: torch.dtype) -> Step:
@@ -102,19 +85,11 @@ def their_step(config: BLTConfig, data: Data, dtype: torch.dtype) -> Step:
     model.load_state_dict({theirs: weights[ours] for theirs, ours in transformers_names(config).items()})
     del weights
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, fused=True)
-    targets = data.batch.targets_BT
 
-    def step() -> float:
-        with autocast(targets.device, dtype):
-            logits = model(data.batch.ids_BT, patch_lengths=data.patch_lengths, use_cache=False).logits
-            loss = negative_log_likelihood_sum(logits, targets) / targets.numel()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        return float(loss.detach())
+    def logits() -> Tensor:
+        return model(data.batch.ids_BT, patch_lengths=data.patch_lengths, use_cache=False).logits
 
-    return step
+    return training_step(logits, data.batch.targets_BT, dtype, model.parameters(), optimiser, nn.utils.clip_grad_norm_)
 
 
 def make_step(contestant: str, config: BLTConfig, data: Data, dtype: torch.dtype) -> Step:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from training_steps import TYPES
 
 from bltdata.entropy import PRESETS, EntropyModel, EntropyModelConfig
 from bltdata.entropy.interop import patcher_config, patcher_state
@@ -29,7 +30,7 @@ HEAD_SCALE = 3.0
 """Of random weights: as they are, they find every byte as hard as the next, and nothing would be compared."""
 
 CONFIGS = {**PRESETS, "reference-256x4": EntropyModelConfig(dim=256, num_layers=4, num_heads=4, ffn_dim=768, window=512)}
-TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 Entropies = list[np.ndarray]
 Contestant = Callable[[], Entropies]
