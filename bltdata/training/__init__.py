@@ -2,7 +2,7 @@
 
 `packing` fills rows with documents, and `loop` takes the steps of whatever implements the `TrainingTask` of `interface`.
 `optimiser` gives each matrix to AdamW or `muon`, and what are large tables to `row_adam`; `schedule` has the learning rate,
-`guards` and `memory` what happens to a step that goes wrong. `states` keeps what a run goes on from, `checkpoint` the files
-of a model, `metrics` those of its figures. `config` and `keeping` are the settings (which import no torch, so that help is
-instant).
+`guards` and `micro_batches` what happens to a step that goes wrong. `states` keeps what a run goes on from, `checkpoint` the
+files of a model, `metrics` those of its figures. `config` and `keeping` are the settings (which import no torch, so that help
+is instant).
 """

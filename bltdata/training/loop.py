@@ -21,7 +21,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from bltdata.atomic import remove_leftovers
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
 from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
@@ -31,22 +30,15 @@ from bltdata.training.identity import state_of_run, whole_identity
 from bltdata.training.interface import Step, TrainingTask
 from bltdata.training.interrupt import deferred_interrupt
 from bltdata.training.keeping import Keeping
-from bltdata.training.memory import is_out_of_memory, within_memory
+from bltdata.training.memory import is_out_of_memory
 from bltdata.training.metrics import MetricsFiles, peak_memory_of_run
+from bltdata.training.micro_batches import MicroBatches
 from bltdata.training.optimiser import build_optimiser
 from bltdata.training.placement import Placement
 from bltdata.training.progress import Progress, Reporter
 from bltdata.training.schedule import learning_rate_at
-from bltdata.training.states import (
-    LAST_FOLDER,
-    go_back_to,
-    keep_the_last,
-    remove_partial_shards,
-    remove_run,
-    remove_surplus,
-    shards_of,
-    step_of_model,
-)
+from bltdata.training.state_files import shards_of
+from bltdata.training.states import prepare_folder, settle_folder, step_of_model
 from bltdata.training.world import World
 
 BatchT = TypeVar("BatchT")
@@ -89,8 +81,8 @@ class TrainingRun(Generic[BatchT]):
         self.world = world or World()
         self.reporter = reporter if reporter and self.world.is_first else Reporter()
         self._identity = whole_identity(identity, config)
-        self._share = config.share(self.world.size)
         self._placement = placement or Placement(task.model, self.world)
+        self._micro_batches = MicroBatches(config, self.world, not self._placement.is_shared_out, self.reporter)
         self._optimiser = build_optimiser(task.model, config, self._placement.muon)
         self._device = next(task.model.parameters()).device
         self._dtype = resolve_precision(config.precision, self._device)
@@ -123,12 +115,7 @@ class TrainingRun(Generic[BatchT]):
             if not resume and self.keeping.resume_from is not None:
                 raise ConfigError(f"--no-resume deletes the state of step {self.keeping.resume_from}; leave it or --resume-from out.")
             if self.world.is_first:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                for folder in (self.folder, self.folder / LAST_FOLDER):
-                    remove_leftovers(folder)
-                remove_partial_shards(self.folder)
-                if not resume:
-                    remove_run(self.folder)
+                prepare_folder(self.folder, resume)
         try:
             with self.world.together():
                 if resume:
@@ -138,15 +125,7 @@ class TrainingRun(Generic[BatchT]):
                 raise self.world.found_by_all(BuildError(f"{what}; choose a folder on a disk that all of them share."))
             with self.world.together():
                 if self.world.is_first:
-                    if self._progress.step == self.keeping.resume_from:
-                        go_back_to(self.folder, self.keeping.resume_from)
-                    if self._saved_step and self.keeping.keep_last > 1:
-                        # A kill may have come between its names; or it is the first that is to be kept.
-                        keep_the_last(self.folder, self._saved_step)
-                    if self._progress.finished:
-                        # As long as a run goes on, each state does this for those before it.
-                        keep_last = self.keeping.keep_last if self.keeping.keep_last > 1 else None
-                        remove_surplus(self.folder, self._saved_step, self._saved_shards, keep_last)
+                    settle_folder(self.folder, self.keeping, self._saved_step, self._saved_shards, self._progress.finished)
                     self._files = MetricsFiles(self.folder, self.keeping.tensorboard)
                     self._files.write(self._progress.metrics)
             if not self._progress.finished:
@@ -176,7 +155,7 @@ class TrainingRun(Generic[BatchT]):
 
     def _train(self, interrupted: Callable[[], bool]) -> None:
         progress, config = self._progress, self.config
-        self._steps = self.task.steps(progress.cursor, self._share)
+        self._steps = self.task.steps(progress.cursor, self._micro_batches.share)
         self.reporter.stepped(progress.step)
         seconds_before, started = progress.seconds, time.monotonic()
         bytes_since, since = 0, started
@@ -206,7 +185,7 @@ class TrainingRun(Generic[BatchT]):
         number = self._progress.step + 1
         self.task.model.train()
         self._optimiser.set_learning_rate(learning_rate_at(number - 1, self.config))
-        step, nats = self._within_memory(self._gradients)
+        step, nats = self._fitting(self._gradients)
         nats = self._placement.sum_gradients(nats)
         norm = self._placement.clip_gradients(self.config.clip_norm)
         # Both at once: here the CPU waits for a GPU.
@@ -240,49 +219,19 @@ class TrainingRun(Generic[BatchT]):
             total += nats.detach()
         return step, total
 
-    def _within_memory(self, work: Callable[[], T]) -> T:
-        """What `work` returns. As long as it doesn't fit into the memory of one of the processes, all halve their micro-batches."""
-        while True:
-            with self.world.together(talks=self._placement.is_shared_out):
-                result = within_memory(work)
-                if result is None and self._placement.is_shared_out:
-                    raise BuildError(self._too_many_rows())
-            # Asked again outside of the block, at whose end all that failed otherwise are gone.
-            if not self.world.any(result is None):
-                assert result is not None
-                return result
-            del result
-            self._halve_micro_batches()
+    def _fitting(self, work: Callable[[], T]) -> T:
+        """What `work` on micro-batches returns, smaller ones where memory doesn't suffice."""
+        return self._micro_batches.fitting(work, self._progress.step + 1, self._begin_step_again)
 
-    def _too_many_rows(self) -> str:
-        return (
-            f"Memory doesn't suffice for {self._share.rows_at_once} rows at once (step {self._progress.step + 1}), and with sharding they "
-            f"aren't halved during a run: lower micro_batch_rows, or for a single row row_tokens ({self.config.row_tokens})."
-        )
-
-    def _halve_micro_batches(self) -> None:
-        """Go back to the beginning of this step, with micro-batches half as large."""
-        step, rows = self._progress.step + 1, self._share.rows_at_once
-        if rows == 1:
-            raise self.world.found_by_all(
-                BuildError(
-                    f"Memory doesn't suffice for a single row of {self.config.row_tokens} tokens (step {step}): lower row_tokens, or "
-                    "choose a smaller model or a larger device."
-                )
-            )
-        self._share = self._share.at_most(rows // 2)
-        self._progress.rows_at_once = self._share.rows_at_once
+    def _begin_step_again(self) -> None:
+        self._progress.rows_at_once = self._micro_batches.share.rows_at_once
         self._optimiser.zero_grad()
-        self._steps = self.task.steps(self._progress.cursor, self._share)
-        self.reporter.said(
-            f"Memory didn't suffice for {rows} rows at once (step {step}): from here on a micro-batch has {self._share.rows_at_once}, and "
-            "a step learns from the same rows as before."
-        )
+        self._steps = self.task.steps(self._progress.cursor, self._micro_batches.share)
 
     def _evaluate(self, bytes_per_second: float) -> None:
         progress = self._progress
         self.task.model.eval()
-        sums = sum(self.world.gather(self._within_memory(self._judge)), PredictionSums())
+        sums = sum(self.world.gather(self._fitting(self._judge)), PredictionSums())
         if not math.isfinite(sums.nats):
             what = f"The loss on the validation documents stopped being a number at step {progress.step}"
             raise self.world.found_by_all(BuildError(f"{what}: {self._cure()}"))
@@ -327,7 +276,7 @@ class TrainingRun(Generic[BatchT]):
 
     def _judge(self) -> PredictionSums:
         with torch.no_grad(), self._autocast():
-            return self.task.evaluate(self._share.rows_at_once)
+            return self.task.evaluate(self._micro_batches.share.rows_at_once)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         # Weights that are gathered for a layer and dropped after it would stay, as copies.
@@ -389,6 +338,6 @@ class TrainingRun(Generic[BatchT]):
             # Whoever asks for another size wants it, though a smaller one was all that fitted before.
             self._progress.rows_at_once = None
         if self._progress.rows_at_once:
-            self._share = self._share.at_most(self._progress.rows_at_once)
+            self._micro_batches.at_most(self._progress.rows_at_once)
         how = "It had finished already" if self._progress.finished else "Going on"
         self.reporter.said(f"{how}: {self.folder} holds this run at step {self._progress.step} of {self.config.steps}{came_since}.")

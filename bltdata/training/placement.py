@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bltdata.training.muon import Muon
 from bltdata.training.optimiser import Optimiser, clip_gradients
-from bltdata.training.states import SHARDS, save_state
+from bltdata.training.state_files import SHARDS
+from bltdata.training.states import save_state
 from bltdata.training.world import World
 
 

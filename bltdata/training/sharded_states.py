@@ -24,7 +24,8 @@ from torch.futures import Future
 
 from bltdata.errors import BuildError, CheckpointError
 from bltdata.training.memory import is_out_of_memory
-from bltdata.training.states import SHARDS, kept_path, way_out, why_unwritten
+from bltdata.training.state_files import SHARDS, kept_path, why_unwritten
+from bltdata.training.states import way_out
 from bltdata.training.world import PeerFailedError, World
 
 _PLACE = "tensor in shards"

@@ -34,7 +34,8 @@ from bltdata.training.optimiser import Optimiser, gradient_values, prepare_table
 from bltdata.training.placement import Placement
 from bltdata.training.sharded_muon import ShardedMuon
 from bltdata.training.sharded_states import listed, read_shards, split, write_shards
-from bltdata.training.states import SHARDS, save_state, shards_name
+from bltdata.training.state_files import SHARDS, shards_name
+from bltdata.training.states import save_state
 from bltdata.training.world import World
 
 

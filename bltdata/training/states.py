@@ -1,35 +1,68 @@
-"""The states of a run in progress: `training_state.pt`, the last one, and if more are kept, one for each step of those.
+"""Which states and models the folder of a run keeps: `training_state.pt`, the last state, and if more are kept, one for each step of those.
 
-A state is a file that is published whole or not at all, the last one first. With several, it has two names, and where the file system
-can, it is still one file. What is shared out among processes (`sharded_states`) is in a folder beside it, which the file names.
+The last one is published first. With several, it has two names, and where the file system can, it is still one file.
 """
 
 import contextlib
-import errno
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bltdata.atomic import PARTIAL_SUFFIX, atomic_path
+from bltdata.atomic import PARTIAL_SUFFIX, remove_leftovers
 from bltdata.errors import CheckpointError
 from bltdata.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from bltdata.training.memory import is_out_of_memory
+from bltdata.training.keeping import Keeping
 from bltdata.training.metrics import METRICS_FILE, TENSORBOARD_FOLDER, remove_events
-
-STATE_FILE = "training_state.pt"
-FORMAT_VERSION = 1
+from bltdata.training.state_files import (
+    STATE_FILE,
+    kept_path,
+    kept_states,
+    publish_again,
+    read_state,
+    shards_folders,
+    shards_of,
+    write_state,
+)
 
 LAST_FOLDER = "last"
 """The model as it was after the last step, beside the best one."""
 
-SHARDS = "shards"
-"""What a state has of the folder with its tensors: `folder`, its name, and `files`, name -> size in bytes."""
 
-_NEEDED = ("identity", "progress", "model", "optimiser")
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run that begins, or goes on; what a killed one left half written is deleted.
+
+    Args:
+        folder: the run's.
+        resume: leave the states, models and metrics of the run that is there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / LAST_FOLDER):
+        remove_leftovers(place)
+    for path in folder.glob(f".training_state-*.shards.*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(path)
+    if not resume:
+        remove_run(folder)
+
+
+def settle_folder(folder: Path, keeping: Keeping, step: int, shards: str | None, finished: bool) -> None:
+    """Bring a folder to what `keeping` asks for, before the run goes on there.
+
+    Args:
+        folder: the run's.
+        keeping: what it keeps.
+        step: that of the state which was read; 0 where the run begins.
+        shards: the name of that state's folder with tensors; None where it has none.
+        finished: the run won't write another state.
+    """
+    if step == keeping.resume_from:
+        _go_back_to(folder, step)
+    if step and keeping.keep_last > 1:
+        # A kill may have come between its names; or it is the first that is to be kept.
+        _keep_the_last(folder, step)
+    if finished:
+        # As long as a run goes on, each state does this for those before it.
+        remove_surplus(folder, step, shards, keeping.keep_last if keeping.keep_last > 1 else None)
 
 
 def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 1) -> None:
@@ -45,14 +78,9 @@ def save_state(folder: Path, step: int, state: dict[str, Any], keep_last: int = 
     Raises:
         OSError: it can't be written, because the disk is full, say.
     """
-    with atomic_path(folder / STATE_FILE) as temporary, temporary.open("wb") as file:
-        # Given a path, torch forgets what the system said.
-        try:
-            torch.save({"format_version": FORMAT_VERSION, **state}, file)
-        except RuntimeError as error:
-            raise why_unwritten(error) from None
+    write_state(folder / STATE_FILE, state)
     if keep_last > 1:
-        keep_the_last(folder, step)
+        _keep_the_last(folder, step)
     remove_surplus(folder, step, shards_of(state), keep_last)
 
 
@@ -65,13 +93,13 @@ def remove_surplus(folder: Path, step: int, own: str | None, keep_last: int | No
         own: the name of the folder with its tensors; None where it has none.
         keep_last: states to keep; None for all but those of later steps.
     """
-    kept = _kept_states(folder)
+    kept = kept_states(folder)
     needed = sorted(number for number in kept if number <= step)
     if keep_last is not None:
         needed = needed[-keep_last:] if keep_last > 1 else []
     for number in kept.keys() - set(needed):
         kept[number].unlink(missing_ok=True)
-    for shards, number in _shards_folders(folder).items():
+    for shards, number in shards_folders(folder).items():
         if shards.name != own and (number == step or number not in needed):
             shutil.rmtree(shards)
     for models in (folder, folder / LAST_FOLDER):
@@ -79,27 +107,6 @@ def remove_surplus(folder: Path, step: int, own: str | None, keep_last: int | No
             # The description first: without it nobody takes what is left for a model.
             (models / CONFIG_FILE).unlink(missing_ok=True)
             (models / WEIGHTS_FILE).unlink(missing_ok=True)
-
-
-def shards_of(state: dict[str, Any]) -> str | None:
-    """The name of the folder with tensors of a state; None where it has none."""
-    return state[SHARDS]["folder"] if SHARDS in state else None
-
-
-def why_unwritten(error: BaseException) -> BaseException:
-    """What the system said where torch couldn't write to a file of Python's: its own error, which comes after that, is of its archive."""
-    return error.__context__ if isinstance(error.__context__, OSError) else error
-
-
-def shards_name(step: int, token: str) -> str:
-    """The name of a folder with tensors of the state of a step; with another token it is another folder."""
-    return f"training_state-{step:08d}-{token}.shards"
-
-
-def remove_partial_shards(folder: Path) -> None:
-    """Delete what was left of such folders by processes that were killed while they wrote them."""
-    for path in folder.glob(f".training_state-*.shards.*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(path)
 
 
 def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] | None:
@@ -118,27 +125,27 @@ def load_state(folder: Path, resume_from: int | None = None) -> dict[str, Any] |
     if resume_from is not None:
         return _state_since(path, resume_from) or _state_of_step(folder, resume_from)
     if not path.exists():
-        if not _kept_states(folder):
+        if not kept_states(folder):
             _check_no_model(folder)
             return None
         raise CheckpointError(f"{path} is missing, so the run can't go on from it; {way_out(folder)}")
-    state, problem = _read(path)
+    state, problem = read_state(path)
     if problem:
         raise CheckpointError(f"{path} {problem}; {way_out(folder, but=path)}")
     return state
 
 
-def go_back_to(folder: Path, step: int) -> None:
+def _go_back_to(folder: Path, step: int) -> None:
     """Make the kept state of a step the last one."""
     path = kept_path(folder, step)
     # Where it has no file of its own, it is the last one.
     if path.exists():
-        _publish_again(path, folder / STATE_FILE)
+        publish_again(path, folder / STATE_FILE)
 
 
-def keep_the_last(folder: Path, step: int) -> None:
+def _keep_the_last(folder: Path, step: int) -> None:
     """Give the last state, that of a step, the name of a kept one as well."""
-    _publish_again(folder / STATE_FILE, kept_path(folder, step))
+    publish_again(folder / STATE_FILE, kept_path(folder, step))
 
 
 def step_of_model(folder: Path) -> int:
@@ -152,9 +159,9 @@ def step_of_model(folder: Path) -> int:
 
 def remove_run(folder: Path) -> None:
     """Delete a run's states and models, so that none is taken for that of the run that begins."""
-    for path in _kept_states(folder).values():
+    for path in kept_states(folder).values():
         path.unlink(missing_ok=True)
-    for path in _shards_folders(folder):
+    for path in shards_folders(folder):
         shutil.rmtree(path)
     for name in (STATE_FILE, CONFIG_FILE, WEIGHTS_FILE):
         (folder / name).unlink(missing_ok=True)
@@ -168,16 +175,10 @@ def remove_run(folder: Path) -> None:
 
 def way_out(folder: Path, but: Path | None = None) -> str:
     """What to do when a state can't be read: the end of an error."""
-    for number, path in sorted(_kept_states(folder).items(), reverse=True):
-        if path != but and _read(path)[0] is not None:
+    for number, path in sorted(kept_states(folder).items(), reverse=True):
+        if path != but and read_state(path)[0] is not None:
             return f"go on from the state of step {number} with --resume-from {number}, or start the run again with --no-resume."
     return "start it again with --no-resume."
-
-
-def kept_path(folder: Path, step: int) -> Path:
-    """Where the state of a step is, if more than the last one are kept."""
-    # Digits that sort by name, too.
-    return folder / f"training_state-{step:08d}.pt"
 
 
 def _check_no_model(folder: Path) -> None:
@@ -194,45 +195,20 @@ def _check_no_model(folder: Path) -> None:
             )
 
 
-def _kept_states(folder: Path) -> dict[int, Path]:
-    """Step -> file, of the states that have one of their own."""
-    numbers = ((path.stem.rpartition("-")[2], path) for path in folder.glob("training_state-*.pt"))
-    return {int(number): path for number, path in numbers if number.isdecimal()}
-
-
-def _shards_folders(folder: Path) -> dict[Path, int]:
-    """Folder with tensors -> step."""
-    numbers = ((path, path.stem.split("-")) for path in folder.glob("training_state-*-*.shards"))
-    return {path: int(parts[1]) for path, parts in numbers if parts[1].isdecimal()}
-
-
-def _publish_again(path: Path, other: Path) -> None:
-    """Publish a file under another name, unless it has it already."""
-    if other.exists() and other.samefile(path):
-        return
-    with atomic_path(other) as temporary:
-        temporary.unlink()
-        try:
-            os.link(path, temporary)
-        except OSError:
-            # A file system without links.
-            shutil.copyfile(path, temporary)
-
-
 def _state_since(path: Path, step: int) -> dict[str, Any] | None:
     """The last state, where it is one of a run that went back to a step."""
-    state, _ = _read(path)
+    state, _ = read_state(path)
     return state if state is not None and state["progress"].get("went_back_to") == step else None
 
 
 def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
     path = kept_path(folder, step)
     if path.exists():
-        state, problem = _read(path)
+        state, problem = read_state(path)
         if state is None:
             raise CheckpointError(f"{path} {problem}; {way_out(folder, but=path)}")
         return state
-    state, _ = _read(folder / STATE_FILE)
+    state, _ = read_state(folder / STATE_FILE)
     if state is not None and state["progress"]["step"] == step:
         return state
     steps = _readable_steps(folder)
@@ -242,70 +218,5 @@ def _state_of_step(folder: Path, step: int) -> dict[str, Any]:
 
 def _readable_steps(folder: Path) -> list[int]:
     # One at a time: a state is three times as large as its model.
-    states = (_read(path)[0] for path in (folder / STATE_FILE, *_kept_states(folder).values()))
+    states = (read_state(path)[0] for path in (folder / STATE_FILE, *kept_states(folder).values()))
     return sorted({int(state["progress"]["step"]) for state in states if state})
-
-
-def _read(path: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """A state, or what is wrong with it, as an error goes on after its name."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            # What torch says of an archive that is cut short near its beginning.
-            return None, "is damaged, so the run can't go on from it"
-        return None, f"can't be read ({error.strerror or error})"
-    except Exception as error:
-        # A sound state must not be called damaged, and then be deleted, because it doesn't fit into memory.
-        if is_out_of_memory(error):
-            raise
-        # Bytes that are no state make the unpickler raise whatever it comes across: KeyError, IndexError, UnicodeDecodeError ...
-        return None, "is damaged, so the run can't go on from it"
-    if not isinstance(state, dict) or "format_version" not in state:
-        return None, "isn't the state of a training run"
-    version = state.pop("format_version")
-    if not isinstance(version, int):
-        return None, "isn't the state of a training run"
-    if version != FORMAT_VERSION:
-        return None, f"has format version {version}, and this version of the toolkit reads {FORMAT_VERSION}"
-    missing = [name for name in _NEEDED if name not in state]
-    if missing:
-        return None, f"isn't the state of a training run: it has no {missing[0]}"
-    if wrong := _of_the_wrong_type(state):
-        return None, f"isn't the state of a training run: its {wrong} is something else"
-    if SHARDS in state:
-        return _with_shards(state, path.parent)
-    return state, None
-
-
-def _of_the_wrong_type(state: dict[str, Any]) -> str | None:
-    """The name of something in a state that a run can't go on from, whatever it is; None where there is nothing."""
-    progress, shards = state["progress"], state.get(SHARDS, {"folder": "", "files": {}})
-    fits = {
-        "identity": isinstance(state["identity"], str) and _is_json_object(state["identity"]),
-        "progress": isinstance(progress, dict) and type(progress.get("step")) is int,
-        "model": isinstance(state["model"], dict),
-        "optimiser": isinstance(state["optimiser"], dict),
-        "guard": isinstance(state.get("guard", {}), dict),
-        SHARDS: isinstance(shards, dict) and isinstance(shards.get("folder"), str) and isinstance(shards.get("files"), dict),
-    }
-    return next((name for name, does_fit in fits.items() if not does_fit), None)
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _with_shards(state: dict[str, Any], folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """The same where the folder that a state names has the files that it lists."""
-    shards = folder / state[SHARDS]["folder"]
-    for name, size in state[SHARDS]["files"].items():
-        path = shards / name
-        if not path.is_file():
-            return None, f"needs {path}, which is missing, so the run can't go on from it"
-        if path.stat().st_size != size:
-            return None, f"needs {path}, which is damaged, so the run can't go on from it"
-    return state, None

@@ -232,7 +232,7 @@ def test_a_failure_in_one_process_ends_all(pair, tmp_path):
 
 def train_on_a_full_disk(world: World, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bltdata.training.states.atomic_path", lambda path: contextlib.nullcontext(Path("/dev/full")))
+        patch.setattr("bltdata.training.state_files.atomic_path", lambda path: contextlib.nullcontext(Path("/dev/full")))
         train(world, folder, CONFIG)
 
 

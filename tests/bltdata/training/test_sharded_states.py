@@ -13,7 +13,7 @@ import torch.distributed.checkpoint as dcp
 
 from bltdata.errors import BuildError, CheckpointError
 from bltdata.training.sharded_states import _Unpickler, listed, read_shards, split
-from bltdata.training.states import shards_name
+from bltdata.training.state_files import shards_name
 
 TENSORS = {"model/a": torch.arange(6.0).reshape(3, 2), "optimiser/0": torch.ones(4, dtype=torch.bfloat16)}
 STATE = {

@@ -17,16 +17,8 @@ from hypothesis import given
 
 from bltdata.errors import CheckpointError, ConfigError
 from bltdata.training.keeping import Keeping
-from bltdata.training.states import (
-    STATE_FILE,
-    go_back_to,
-    load_state,
-    remove_partial_shards,
-    remove_run,
-    remove_surplus,
-    save_state,
-    shards_name,
-)
+from bltdata.training.state_files import STATE_FILE, shards_name
+from bltdata.training.states import load_state, prepare_folder, remove_run, remove_surplus, save_state, settle_folder
 from tests.bltdata.small import training
 from tests.bltdata.training.runs import (
     Killed,
@@ -103,10 +95,10 @@ def test_the_last_ones_are_kept(tmp_path, monkeypatch, can_link):
 def test_going_back_drops_the_future_once_something_is_saved(tmp_path):
     for step in (10, 20, 30):
         save_state(tmp_path, step, state_at(step), keep_last=3)
-    go_back_to(tmp_path, 10)
+    settle_folder(tmp_path, Keeping(keep_last=3, resume_from=10), 10, None, finished=False)
     assert load_state(tmp_path)["progress"]["step"] == 10
     assert steps_kept(tmp_path) == [10, 20, 30]
-    go_back_to(tmp_path, 10)
+    settle_folder(tmp_path, Keeping(keep_last=3, resume_from=10), 10, None, finished=False)
     save_state(tmp_path, 15, state_at(15), keep_last=3)
     assert steps_kept(tmp_path) == [10, 15]
     assert load_state(tmp_path)["progress"]["step"] == 15
@@ -137,7 +129,7 @@ def onto_a_full_disk(path: Path) -> contextlib.nullcontext[Path]:
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_the_disk_is_full(tmp_path, monkeypatch, size):
     save_state(tmp_path, 1, state_at(1))
-    monkeypatch.setattr("bltdata.training.states.atomic_path", onto_a_full_disk)
+    monkeypatch.setattr("bltdata.training.state_files.atomic_path", onto_a_full_disk)
     with pytest.raises(OSError, match="No space left on device") as caught:
         save_state(tmp_path, 2, {**state_at(2), "model": torch.zeros(size)})
     assert caught.value.errno == errno.ENOSPC
@@ -321,7 +313,7 @@ def test_what_is_left_of_folders_with_tensors(tmp_path):
     partial = tmp_path / f".{shards_name(20, 'b')}.123.partial"
     for folder in (partial, tmp_path / "other.shards", tmp_path / "training_state-mine.shards"):
         folder.mkdir()
-    remove_partial_shards(tmp_path)
+    prepare_folder(tmp_path, resume=True)
     assert not partial.exists()
     (shards / "part").write_bytes(b"12")
     assert error_of(tmp_path).startswith(f"{tmp_path / STATE_FILE} needs {shards / 'part'}, which is damaged")
