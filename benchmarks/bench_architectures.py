@@ -27,7 +27,7 @@ from bench_repatch import write_shards
 
 from bltdata.config import to_mapping
 from bltdata.entropy import EntropyModel, EntropyModelConfig
-from bltdata.nn import prepare_allocator
+from bltdata.nn import prepare_cpu
 from bltdata.patching import PatchRule
 from bltdata.repatch import RepatchConfig, repatch_shards
 from bltdata.shards import Manifest, open_shards
@@ -190,7 +190,7 @@ def main(
         write_shards(shards / "validation", 0.1)
     if shards is None or folder is None:
         raise click.UsageError("Give --shards and --folder, or --small.")
-    prepare_allocator()
+    prepare_cpu()
     config = TrainingConfig(
         steps=steps, batch_rows=rows, row_tokens=row_tokens, optimiser="muon", learning_rate=learning_rate, seed=seed,
         evaluate_every=evaluate_every, validation_bytes=validation_bytes,

@@ -18,7 +18,7 @@ import torch
 from timing import cpu_seconds
 from torch import Tensor
 
-from bltdata.nn import attention, prepare_allocator
+from bltdata.nn import attention, prepare_cpu
 
 KERNELS = {"fused": attention._fused, "plain": attention._plain, "blockwise": attention._plain}
 """What computes all blocks at once; `blockwise` takes one after the other."""
@@ -79,7 +79,7 @@ def main(tokens: int, document_tokens: int, windows: str, types: str, heads: int
     if small:
         tokens, windows, repeats = 1024, "128", 2
     torch.set_num_threads(1)
-    prepare_allocator()
+    prepare_cpu()
     positions = torch.arange(tokens)
     visible_from = (positions - positions % document_tokens)[None]
     cases = []

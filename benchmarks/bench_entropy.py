@@ -28,7 +28,7 @@ from entropy_documents import c4_documents, describe, mixed_documents, pages, sh
 from timing import cpu_seconds
 
 from bltdata.entropy import EntropyModel
-from bltdata.nn import prepare_allocator
+from bltdata.nn import prepare_cpu
 from bltdata.usage import peak_memory_bytes
 
 CASES = "c4", "enwik8", "mix", "short"
@@ -38,7 +38,7 @@ MEGABYTES = {"tiny": 0.2, "small": 0.1, "reference-256x4": 0.1, "medium": 0.03, 
 
 def score_beside_others(folder: str, documents: list[bytes], kind: str, barrier: Any, spans: Any) -> None:
     """One of several processes that score at the same time."""
-    prepare_allocator()
+    prepare_cpu()
     torch.set_num_threads(1)
     model = EntropyModel.load(folder)
     scored(model, documents[:2], kind)
@@ -63,7 +63,7 @@ def aggregate_rate(folder: str, documents: list[bytes], kind: str, processes: in
 
 def peak_memory(folder: str, num_bytes: int, longest: int, kind: str) -> int:
     """Bytes of memory that this process, which must be a fresh one, has had at most after scoring `num_bytes` bytes."""
-    prepare_allocator()
+    prepare_cpu()
     torch.set_num_threads(1)
     for _ in EntropyModel.load(folder).score_with_nll(mixed_documents(num_bytes, longest), TYPES[kind]):
         pass
@@ -191,7 +191,7 @@ def main(
     # Each of these starts processes, which takes seconds.
     beside = types[:1] if small else types
     field = Field(types=types, peers=peers, block_tokens=block_tokens)
-    prepare_allocator()
+    prepare_cpu()
     torch.set_num_threads(1)
     models = make_models(presets, folders)
     peaks = {kind: peak_flops(kind, small=small) for kind in types}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training_steps import CLIP_NORM, RATE, TYPES, Step, training_step, zipf_texts
 
 from bltdata.entropy import EntropyModel, EntropyModelConfig
-from bltdata.nn import prepare_allocator
+from bltdata.nn import prepare_cpu
 from bltdata.training.config import TrainingConfig
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltdata.vocab import encode
@@ -78,7 +78,7 @@ def main(models: str, types: str, tokens: int, row_tokens: int, muon_rows: int, 
     if small:
         models, types, tokens, row_tokens, repeats = "tiny", "float32", 256, 64, 1
     torch.set_num_threads(1)
-    prepare_allocator()
+    prepare_cpu()
     num_rows = tokens // row_tokens
     texts = zipf_texts(num_rows, row_tokens)
     rows = {f"{num_rows} x {row_tokens}": texts, f"1 x {tokens}": [b"".join(texts)]}

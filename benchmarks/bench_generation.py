@@ -39,7 +39,7 @@ from timing import cpu_seconds
 from torch import Tensor
 
 from bltdata.entropy import EntropyModel
-from bltdata.nn import prepare_allocator
+from bltdata.nn import prepare_cpu
 from bltdata.patching import PatchRule, calibrate
 from bltdata.shards import round_entropies
 from bltdata.vocab import BYTE_OFFSET, encode
@@ -250,7 +250,7 @@ def main(
     if small:
         entropy_preset, new_bytes, repeats, sample_every = "tiny", "12,24", 1, 4
     torch.set_num_threads(1)
-    prepare_allocator()
+    prepare_cpu()
     data = text.read_bytes() if text else "\n".join(topics[name] for name in sorted(topics)).encode()
     sizes = [int(size) for size in new_bytes.split(",")]
     if len(data) < prompt_bytes + max(sizes):

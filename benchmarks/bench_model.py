@@ -24,7 +24,7 @@ from timing import cpu_seconds
 from torch import Tensor, nn
 from training_steps import CLIP_NORM, RATE, TYPES, Step, training_step, zipf_texts
 
-from bltdata.nn import prepare_allocator
+from bltdata.nn import prepare_cpu
 from bltdata.training.config import TrainingConfig
 from bltdata.training.optimiser import build_optimiser, clip_gradients
 from bltdata.usage import peak_memory_bytes
@@ -144,7 +144,7 @@ def main(
     if small:
         preset, latent_layers, table_rows, rows, row_tokens, repeats = "tiny", 1, "2000", 2, 128, 2
     torch.set_num_threads(1)
-    prepare_allocator()
+    prepare_cpu()
     data = make_data(rows, row_tokens, patch_length)
     base = dataclasses.replace(config_from_preset(preset), latent_layers=latent_layers)
     if memory_of:

@@ -37,7 +37,7 @@ import torch
 from bench_repatch import write_shards
 from torch.utils.data import DataLoader
 
-from bltdata.nn.machine import prepare_allocator
+from bltdata.nn.machine import prepare_cpu
 from bltdata.shards import ShardDataset, open_shards, schema
 from bltmodel.blocks import Block, ShuffledBlocks, mark_starts
 from bltmodel.masks import PackedBatch
@@ -250,7 +250,7 @@ def main(megabytes: float, repeats: int, small: bool) -> None:
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     torch.set_num_threads(1)
-    prepare_allocator()
+    prepare_cpu()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_shards(folder / "shards", megabytes)

@@ -20,7 +20,7 @@ from bltdata.engines.share import WHOLE, Share
 from bltdata.entropy import EntropyModel
 from bltdata.entropy.scores import scored
 from bltdata.errors import BuildError
-from bltdata.nn import one_thread, prepare_allocator, resolve_device
+from bltdata.nn import one_thread, prepare_cpu, resolve_device
 from bltdata.patching import PatchRule
 from bltdata.plan import BuildConfig, BuildPlan, agreed_build_plan, describe_model
 from bltdata.remote import AnyPath, published
@@ -146,7 +146,7 @@ def build_share(
     """
     run = open_engine(engine, workers, gpu=config.device == "cuda")
     reporter = reporter or BuildReporter()
-    prepare_allocator()
+    prepare_cpu()
     model = EntropyModel.load(model_folder)
     _check_out(corpus, folder)
     with share.writing(folder, reporter.said):
@@ -213,7 +213,7 @@ def _publish(job: ShardJob, folder: AnyPath, model: EntropyModel, records: list[
 
 @functools.lru_cache(maxsize=1)
 def _load_model(folder: Path, expected: str, device: str) -> EntropyModel:
-    prepare_allocator()
+    prepare_cpu()
     model = EntropyModel.load(folder)
     if model.fingerprint != expected:
         raise BuildError(f"The entropy model in {folder} was replaced while shards were built with it; run the same command again.")

@@ -24,7 +24,7 @@ import torch
 
 from bltdata.config import nearest
 from bltdata.errors import BltError, ConfigError
-from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
+from bltdata.nn import prepare_cpu, resolve_device, resolve_precision
 from bltdata.nn.machine import Precision
 from bltdata.training.checkpoint import load_model_metadata
 from bltmodel.cutting import Cutter, LearnedPatches
@@ -108,7 +108,7 @@ class BLTModel(LM):  # type: ignore[misc]
         if not model:
             raise ConfigError("There is no model; give the folder of a trained BLT, as in --model_args model=runs/blt.")
         rows_at_once = _rows_at_once(batch_size)
-        prepare_allocator()
+        prepare_cpu()
         config = EvaluationConfig(context_tokens=context_tokens, stride=stride, precision=precision, seed=seed)
         if device == _DEVICE_OF_HARNESS and not torch.cuda.is_available():
             device = "auto"

@@ -70,9 +70,9 @@ def evaluate_entropy_model(
     from bltdata.corpus.sample import expected_bytes
     from bltdata.entropy import EntropyModel
     from bltdata.entropy.evaluation import evaluate_entropy_model as evaluate
-    from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
+    from bltdata.nn import prepare_cpu, resolve_device, resolve_precision
 
-    prepare_allocator()
+    prepare_cpu()
     where = resolve_device(device)
     model = EntropyModel.load(model_folder).to(where)
     corpus = corpora.open(split)

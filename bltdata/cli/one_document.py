@@ -63,10 +63,10 @@ def entropies_as_built(data: bytes, model_folder: Path, manifest: "Manifest | No
         float16 [n + 1], nats.
     """
     from bltdata.entropy import EntropyModel
-    from bltdata.nn import prepare_allocator, resolve_precision
+    from bltdata.nn import prepare_cpu, resolve_precision
     from bltdata.shards import EntropyContext, round_entropies
 
-    prepare_allocator()
+    prepare_cpu()
     model = EntropyModel.load(model_folder)
     context = EntropyContext() if manifest is None else EntropyContext.of(manifest.entropy_model)
     if context.fingerprint not in (None, model.fingerprint):

@@ -90,7 +90,7 @@ def score(
 
     from bltdata.entropy import EntropyModel
     from bltdata.entropy.scores import check_room, scored
-    from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
+    from bltdata.nn import prepare_cpu, resolve_device, resolve_precision
 
     where = resolve_device(device)
     corpus = corpora.open(split or ALL) if "corpus" in given else None
@@ -98,7 +98,7 @@ def score(
     if out is not None:
         # As they are read: scoring one takes hours for nothing.
         documents = map(check_room, documents)
-    prepare_allocator()
+    prepare_cpu()
     model = EntropyModel.load(model_folder).to(where)
     how = {
         "entropy_model": {"fingerprint": model.fingerprint, "config": to_mapping(model.config)},

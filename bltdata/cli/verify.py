@@ -50,7 +50,7 @@ def verify(
     """
     settings = _deep_check(deep, deep_documents, model_folder)
 
-    from bltdata.engines.local import num_cores
+    from bltdata.usage import num_cores
     from bltdata.verification import verify_dataset
     from bltdata.verification.verify import VerifyReporter
 

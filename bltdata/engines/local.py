@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from bltdata.errors import BuildError
+from bltdata.usage import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,11 +80,6 @@ def run_local(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         numbers.close()
-
-
-def num_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _count_gpus() -> int:

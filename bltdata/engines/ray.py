@@ -11,8 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
-from bltdata.engines.local import num_cores
 from bltdata.errors import BuildError, ConfigError
+from bltdata.usage import num_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bltdata.errors import ConfigError
+from bltdata.usage import num_cores
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -76,7 +78,22 @@ def one_thread() -> Iterator[None]:
 
 
 @functools.cache
-def prepare_allocator() -> None:
+def prepare_cpu() -> None:
+    """Make the most of a CPU: call it once before work that takes long."""
+    _take_no_more_threads_than_cores()
+    _keep_freed_memory()
+
+
+def _take_no_more_threads_than_cores() -> None:
+    """Let torch start as many threads as this process has cores, unless the user says how many.
+
+    By itself it takes the machine's: in a container with two cores of 64, 64 threads wait for each other.
+    """
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > num_cores():
+        torch.set_num_threads(num_cores())
+
+
+def _keep_freed_memory() -> None:
     """Keep freed memory in the process instead of giving each large activation back to the system.
 
     glibc otherwise maps and unmaps every tensor above 128 KiB to 32 MiB anew, and the page faults cost a CPU training

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bltdata.errors import BuildError, CheckpointError, ConfigError
 from bltdata.nn.loss import PredictionSums
-from bltdata.nn.machine import autocast, prepare_allocator, resolve_precision
+from bltdata.nn.machine import autocast, prepare_cpu, resolve_precision
 from bltdata.training.config import TrainingConfig
 from bltdata.training.guards import Guard
 from bltdata.training.identity import state_of_run, whole_identity
@@ -110,7 +110,7 @@ class TrainingRun(Generic[BatchT]):
             BuildError: the loss stopped being a number, or the model or a single row needs more memory than there is.
             KeyboardInterrupt: Ctrl-C, after the state was written.
         """
-        prepare_allocator()
+        prepare_cpu()
         with self.world.together():
             if not resume and self.keeping.resume_from is not None:
                 raise ConfigError(f"--no-resume deletes the state of step {self.keeping.resume_from}; leave it or --resume-from out.")

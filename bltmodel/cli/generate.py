@@ -82,12 +82,13 @@ def generate(
     starts = _starts(prompts, prompt_file)
     if interactive:
         _check_session(starts, sampling, as_json=as_json)
-    from bltdata.nn import resolve_device, resolve_precision
+    from bltdata.nn import prepare_cpu, resolve_device, resolve_precision
     from bltdata.training.checkpoint import load_model_metadata
     from bltmodel.cutting import LearnedPatches
     from bltmodel.generation import GenerationSettings
     from bltmodel.model import BLT, KIND
 
+    prepare_cpu()
     place = resolve_device(device)
     patches = LearnedPatches.of(load_model_metadata(model, KIND), model)
     how = GenerationSettings(

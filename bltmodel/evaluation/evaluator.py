@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bltdata.compressors import COMPRESSORS, CompressedSizes
 from bltdata.errors import CheckpointError
-from bltdata.nn import prepare_allocator, resolve_device, resolve_precision
+from bltdata.nn import prepare_cpu, resolve_device, resolve_precision
 from bltdata.remote import AnyPath
 from bltdata.shards import EntropyContext, open_shards, schema
 from bltdata.training.checkpoint import load_model_metadata
@@ -61,7 +61,7 @@ def evaluate(
         ShardError: the dataset is missing, damaged or empty.
     """
     config, model_folder = config or EvaluationConfig(), Path(model_folder)
-    prepare_allocator()
+    prepare_cpu()
     metadata = load_model_metadata(model_folder, KIND)
     data = trained_on(metadata, model_folder)
     store = ShardStore(open_shards(shards))

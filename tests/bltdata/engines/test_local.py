@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bltdata.engines import open_engine, run_local
-from bltdata.engines.local import num_cores
 from bltdata.errors import BuildError, ConfigError, CorpusError
+from bltdata.usage import num_cores
 
 ROOT = Path(__file__).parents[3]
 WORK_SECONDS = 60

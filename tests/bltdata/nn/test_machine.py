@@ -1,11 +1,12 @@
 import ctypes
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from bltdata.errors import ConfigError
-from bltdata.nn import autocast, one_thread, prepare_allocator, resolve_device, resolve_precision
+from bltdata.nn import autocast, one_thread, prepare_cpu, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -53,16 +54,37 @@ def test_one_thread_is_for_the_block_alone(error):
     assert torch.get_num_threads() == 3
 
 
-def test_the_allocator_can_be_prepared_twice_and_anywhere(monkeypatch):
-    prepare_allocator()
-    prepare_allocator()
-    prepare_allocator.cache_clear()
+@pytest.fixture
+def unprepared() -> Iterator[None]:
+    """A CPU that nobody prepared, and threads as they were."""
+    before = torch.get_num_threads()
+    prepare_cpu.cache_clear()
+    yield
+    torch.set_num_threads(before)
+    prepare_cpu.cache_clear()
+
+
+@pytest.mark.parametrize(("variable", "cores", "left"), [(None, 2, 2), (None, 64, 3), ("3", 2, 3)])
+def test_no_more_threads_than_cores_unless_the_user_says_how_many(monkeypatch, unprepared, variable, cores, left):
+    monkeypatch.setattr("bltdata.nn.machine.num_cores", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    torch.set_num_threads(3)
+    prepare_cpu()
+    assert torch.get_num_threads() == left
+
+
+def test_the_allocator_can_be_prepared_twice_and_anywhere(monkeypatch, unprepared):
+    prepare_cpu()
+    prepare_cpu()
+    prepare_cpu.cache_clear()
     monkeypatch.setattr("sys.platform", "darwin")
-    prepare_allocator()
+    prepare_cpu()
 
 
 @pytest.mark.parametrize(("largest", "taken"), [(2**31, 1 << 30), (32 << 20, 32 << 20), (0, None)])
-def test_an_allocator_that_refuses_a_threshold_gets_a_smaller_one(monkeypatch, largest, taken):
+def test_an_allocator_that_refuses_a_threshold_gets_a_smaller_one(monkeypatch, unprepared, largest, taken):
     settings = {}
 
     def mallopt(parameter: int, value: int) -> int:
@@ -73,7 +95,5 @@ def test_an_allocator_that_refuses_a_threshold_gets_a_smaller_one(monkeypatch, l
 
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
-    prepare_allocator.cache_clear()
-    prepare_allocator()
-    prepare_allocator.cache_clear()
+    prepare_cpu()
     assert (settings.get(-3), settings[-1]) == (taken, 2**31 - 1)
