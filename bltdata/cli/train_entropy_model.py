@@ -1,6 +1,5 @@
 """`bltdata train-entropy-model`."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +7,12 @@ import click
 
 from bltdata.cli.common import command, json_option, out_option, print_json
 from bltdata.cli.progress import say
-from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings, shown
-from bltdata.cli.training_options import device_option, resume_option, training_reporter, training_world
+from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
+from bltdata.cli.training_options import defaults_by_preset, device_option, resume_option, training_reporter, training_world
 from bltdata.corpus.config import CorpusConfig
 from bltdata.entropy.config import PRESETS, TRAINING
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
-
-
-def _defaults_by_preset() -> dict[str, str]:
-    """Setting -> its default, as help shows it, where that depends on the preset."""
-    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
-    names = dict.fromkeys(name for settings_of in TRAINING.values() for name in settings_of)
-    return {
-        name: ", ".join(
-            [f"{shown(settings_of[name])} for {preset}" for preset, settings_of in TRAINING.items() if name in settings_of]
-            + [f"{shown(defaults[name])} for others"]
-        )
-        for name in names
-    }
-
 
 SECTIONS = ("corpus", "entropy_model", "training")
 """Of a file that is given with `--config`."""
@@ -43,7 +28,7 @@ SECTIONS = ("corpus", "entropy_model", "training")
 )
 @options_from(CorpusConfig)
 @click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")
-@options_from(TrainingConfig, exclude=("table_optimiser",), other_defaults=_defaults_by_preset())
+@options_from(TrainingConfig, exclude=("table_optimiser",), other_defaults=defaults_by_preset(TRAINING))
 @device_option
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
 @resume_option

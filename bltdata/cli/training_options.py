@@ -1,14 +1,17 @@
 """What the commands that train have in common."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bltdata.cli.common import EXIT_INTERRUPTED
 from bltdata.cli.progress import format_amount, progress, say
+from bltdata.cli.settings import shown
+from bltdata.training.config import TrainingConfig
 from bltdata.training.progress import Reporter
 
 if TYPE_CHECKING:
@@ -29,6 +32,23 @@ def resume_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--device`, which arrives as `device: str`."""
     return click.option("--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda, cuda:1 ...")(function)
+
+
+def defaults_by_preset(training: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Setting of `TrainingConfig` -> its default, as help shows it, where that depends on the preset.
+
+    Args:
+        training: preset -> setting -> default, of presets that have defaults of their own.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingConfig)}
+    names = dict.fromkeys(name for settings_of in training.values() for name in settings_of)
+    return {
+        name: ", ".join(
+            [f"{shown(settings_of[name])} for {preset}" for preset, settings_of in training.items() if name in settings_of]
+            + [f"{shown(defaults[name])} for others"]
+        )
+        for name in names
+    }
 
 
 @contextlib.contextmanager
