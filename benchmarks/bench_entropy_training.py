@@ -2,7 +2,8 @@
 
 A step is forward pass, backward pass, clipping and AdamW, on `--tokens` tokens of text that repeats as text does: for ours as rows of
 `--row-tokens`, for transformers as such rows and as one long row. Each row is one document. Weights, bytes and precision are the
-same for all, and so are the losses of the same rows, which is checked before anything is timed. Then the contestants take turns,
+same for all, and so are the losses of the same rows, which is checked before anything is timed. transformers' forward pass computes
+entropies beside the logits. Then the contestants take turns,
 `--repeats` times after one untimed round: one process, one thread, CPU time, the allocator prepared alike. Shares of the peak are of
 useful FLOPs (three times those of a forward pass) and of the best matrix product in the same type. `ours, muon` has Muon in place of AdamW
 and `--muon-rows` rows a step, as the presets `tiny` and `small` train.
@@ -80,6 +81,8 @@ def main(models: str, types: str, tokens: int, row_tokens: int, muon_rows: int, 
     torch.set_num_threads(1)
     prepare_cpu()
     num_rows = tokens // row_tokens
+    if not muon_rows <= num_rows > 1:
+        sys.exit(f"{tokens} tokens are {num_rows} rows of {row_tokens}: there must be two at least, and as many as with Muon.")
     texts = zipf_texts(num_rows, row_tokens)
     rows = {f"{num_rows} x {row_tokens}": texts, f"1 x {tokens}": [b"".join(texts)]}
     short, long = rows

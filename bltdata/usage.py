@@ -6,8 +6,11 @@ from pathlib import Path
 
 
 def num_cores() -> int:
-    """How many cores this process may keep busy: those of the machine, of its affinity, and of its container's quota."""
-    # Takes a fifth of a second to import.
+    """How many cores this process may keep busy: those of the machine, of its affinity, and of its container's quota.
+
+    A quota is seen where it is that of the whole mount of cgroups, as in a container; `LOKY_MAX_CPU_COUNT` is another limit.
+    """
+    # Not above: whoever asks for help would wait for it.
     from loky import cpu_count
 
     cores: int = cpu_count()

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {"bltdata": bltdata.cli, "bltmodel": bltmodel.cli}
 COMMANDS = [(program, name) for program, module in GROUPS.items() for name in module.COMMANDS]
-HEAVY = ("torch", "pyarrow", "polars", "datasets", "pandas", "matplotlib", "numba", "transformers", "ray")
+HEAVY = ("torch", "pyarrow", "polars", "datasets", "pandas", "matplotlib", "numba", "transformers", "ray", "loky")
 
 
 def imported_by(code: str) -> set[str]:

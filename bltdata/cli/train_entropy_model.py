@@ -43,7 +43,8 @@ def train_entropy_model(
 
     The documents are copied to OUT/data first, so that training can pick them in any order. Run the same command again to go on
     after a stop. In the end OUT holds the model that was best on the validation documents, and OUT/last the last one. Several
-    processes train one model when torchrun starts them: they share the rows of each step, and the result is that of one.
+    processes train one model when torchrun starts them: they share the rows of each step, and the result is that of one
+    (less closely with Muon in bfloat16).
     """
     with training_world() as world:
         with world.together():

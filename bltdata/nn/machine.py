@@ -1,4 +1,4 @@
-"""What the machine at hand can do: device, precision, and an allocator that suits large activations."""
+"""What the machine at hand can do: device, precision, threads, and an allocator that suits large activations."""
 
 import contextlib
 import ctypes
@@ -77,22 +77,23 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@functools.cache
 def prepare_cpu() -> None:
-    """Make the most of a CPU: call it once before work that takes long."""
+    """Make the most of a CPU before work that takes long; it may be called again and again.
+
+    Torch gets no more threads than this process has cores (`num_cores`), whoever set them, unless `OMP_NUM_THREADS` says how many.
+    """
     _take_no_more_threads_than_cores()
     _keep_freed_memory()
 
 
 def _take_no_more_threads_than_cores() -> None:
-    """Let torch start as many threads as this process has cores, unless the user says how many.
-
-    By itself it takes the machine's: in a container with two cores of 64, 64 threads wait for each other.
-    """
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > num_cores():
-        torch.set_num_threads(num_cores())
+    # By itself torch takes the machine's: in a container with two cores of 64, dozens of threads wait for each other.
+    threads = torch.get_num_threads()
+    if threads > 1 and "OMP_NUM_THREADS" not in os.environ and threads > (cores := num_cores()):
+        torch.set_num_threads(cores)
 
 
+@functools.cache
 def _keep_freed_memory() -> None:
     """Keep freed memory in the process instead of giving each large activation back to the system.
 

@@ -45,7 +45,7 @@ class TrainingConfig:
 
     optimiser: Literal["muon", "adamw"] = field(default="adamw", metadata=ADDED_LATER)
     """`muon` for the matrices between embeddings and head, with AdamW for all else, or `adamw` for everything. Muon learns more from few
-    bytes."""
+    bytes. In bfloat16 it magnifies rounding, so several processes follow one less closely."""
 
     table_optimiser: Literal["row_adam", "adamw"] = field(default="row_adam", metadata=ADDED_LATER)
     """For the n-gram tables of a BLT: `row_adam` (Adam without a mean of gradients) changes the rows that a step reads, and costs as

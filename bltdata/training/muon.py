@@ -20,8 +20,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose steps are orthogonalised, for matrices.
 
     `torch.optim.Muon` multiplies in bfloat16 wherever it runs. A processor without such products imitates them, 15 to 70 times slower
-    than its own in float32; and bfloat16 makes so much of the last bits of a gradient that several processes follow one less closely.
-    With bfloat16 the steps here have torch's bits.
+    than its own in float32; and bfloat16 magnifies rounding: a change of a gradient's last bits can change a step by percents, so several
+    processes follow one less closely. With bfloat16 the steps here have torch's bits.
 
     Args:
         params: matrices.
@@ -36,7 +36,9 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[Tensor], dtype: torch.dtype, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        matrices = list(params)
+        assert all(matrix.dim() == 2 for matrix in matrices)
+        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         # Not in the groups, which a state brings with it: it may go on on another machine.
         self.dtype = dtype
 

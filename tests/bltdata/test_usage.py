@@ -31,5 +31,7 @@ def test_cores_are_those_of_the_process():
 
 
 def test_a_quota_counts(monkeypatch):
-    monkeypatch.setattr("loky.backend.context._cpu_count_cgroup", lambda cores: 1)
-    assert num_cores() == 1
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr("loky.backend.context._cpu_count_cgroup", lambda cores: 3)
+    assert num_cores() == 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bltdata.errors import ConfigError
-from bltdata.nn import autocast, one_thread, prepare_cpu, resolve_device, resolve_precision
+from bltdata.nn import autocast, machine, one_thread, prepare_cpu, resolve_device, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -56,12 +56,12 @@ def test_one_thread_is_for_the_block_alone(error):
 
 @pytest.fixture
 def unprepared() -> Iterator[None]:
-    """A CPU that nobody prepared, and threads as they were."""
+    """An allocator that nobody prepared, and threads as they were."""
     before = torch.get_num_threads()
-    prepare_cpu.cache_clear()
+    machine._keep_freed_memory.cache_clear()
     yield
     torch.set_num_threads(before)
-    prepare_cpu.cache_clear()
+    machine._keep_freed_memory.cache_clear()
 
 
 @pytest.mark.parametrize(("variable", "cores", "left"), [(None, 2, 2), (None, 64, 3), ("3", 2, 3)])
@@ -71,6 +71,9 @@ def test_no_more_threads_than_cores_unless_the_user_says_how_many(monkeypatch, u
     if variable:
         monkeypatch.setenv("OMP_NUM_THREADS", variable)
     torch.set_num_threads(3)
+    with one_thread():
+        prepare_cpu()
+        assert torch.get_num_threads() == 1
     prepare_cpu()
     assert torch.get_num_threads() == left
 
@@ -78,7 +81,7 @@ def test_no_more_threads_than_cores_unless_the_user_says_how_many(monkeypatch, u
 def test_the_allocator_can_be_prepared_twice_and_anywhere(monkeypatch, unprepared):
     prepare_cpu()
     prepare_cpu()
-    prepare_cpu.cache_clear()
+    machine._keep_freed_memory.cache_clear()
     monkeypatch.setattr("sys.platform", "darwin")
     prepare_cpu()
 
