@@ -9,13 +9,13 @@ import click
 from bltdata.cli.common import DATASET_PATH, command, json_option, out_option, print_json
 from bltdata.cli.progress import say
 from bltdata.cli.settings import config_option, options_from, read_sections, section_name, settings
-from bltdata.cli.training_options import device_option, resume_option, training_reporter, training_world
+from bltdata.cli.training_options import defaults_by_preset, device_option, resume_option, training_reporter, training_world
 from bltdata.config import from_mapping, merged, to_mapping
 from bltdata.errors import ConfigError
 from bltdata.remote import AnyPath
 from bltdata.training.config import TrainingConfig
 from bltdata.training.keeping import Keeping
-from bltmodel.config import PRESETS, BLTConfig, config_from_preset
+from bltmodel.config import PRESETS, TRAINING, BLTConfig, config_from_preset
 from bltmodel.step_config import StepConfig
 
 
@@ -83,7 +83,7 @@ SECTIONS = ("model", "training", "step", "mixing")
     "document comes once an epoch.",
 )
 @click.option("--preset", help=f"Size of the model: {', '.join(PRESETS)}.  [default: tiny]")
-@options_from(TrainingConfig)
+@options_from(TrainingConfig, other_defaults=defaults_by_preset(TRAINING))
 @options_from(StepConfig)
 @device_option
 @out_option("Folder that gets the model, its metrics, and what is needed to go on after a stop.")
@@ -117,9 +117,11 @@ def train(
             sections = read_sections(config_file, SECTIONS)
             changes = dict(sections["model"])
             preset_in_file = changes.pop("preset", "tiny")
-            base = to_mapping(config_from_preset(preset or str(preset_in_file)))
+            preset = preset or str(preset_in_file)
+            base = to_mapping(config_from_preset(preset))
             architecture = from_mapping(BLTConfig, merged(base, changes), section_name(config_file, "model"))
-            training = settings(ctx, TrainingConfig, sections["training"], where=section_name(config_file, "training"))
+            where = section_name(config_file, "training")
+            training = settings(ctx, TrainingConfig, sections["training"], defaults=TRAINING.get(preset), where=where)
             step = settings(ctx, StepConfig, sections["step"], where=section_name(config_file, "step"))
             keeping = settings(ctx, Keeping, {})
             mixing = merged(source_weights(sections["mixing"], section_name(config_file, "mixing")), dict(weights))

@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 
 from bltdata.cli.common import INTERRUPTED
 from bltdata.patching import PatchRule
+from bltdata.training.config import TrainingConfig
 from bltmodel.cli import main
-from bltmodel.config import PRESETS
+from bltmodel.config import PRESETS, TRAINING
 from bltmodel.model import BLT
 from bltmodel.rows import RowStream
 from tests.bltmodel.datasets import texts, write_dataset
@@ -150,6 +151,32 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(trained, recipe,
         "row_tokens": 32,
         "patience": None,
     }
+
+
+def test_a_preset_brings_how_it_is_trained(trained, recipe, tmp_path):
+    text = recipe.read_text()
+    bare = tmp_path / "bare.toml"
+    bare.write_text(text[: text.index("[training]")])
+
+    def recorded(name: str, *given: str) -> dict[str, Any]:
+        result = run(*options(trained.shards, bare, tmp_path / name), "--steps", "1", "--row-tokens", "32", *given)
+        assert result.exit_code == 0, result.output
+        return json.loads((tmp_path / name / "config.json").read_text())["training"]
+
+    tiny = recorded("tiny")
+    assert {name: tiny[name] for name in TRAINING["tiny"]} == TRAINING["tiny"] | {"steps": 1}
+    given = recorded("given", "--learning-rate", "0.001", "--optimiser", "adamw")
+    # A setting that was added later and has its default isn't written.
+    assert (given["learning_rate"], given["batch_rows"], "optimiser" in given) == (0.001, TRAINING["tiny"]["batch_rows"], False)
+    # The sizes are the file's in both cases.
+    plain = recorded("plain", "--preset", "100m")
+    assert ("optimiser" in plain, plain["batch_rows"]) == (False, TrainingConfig().batch_rows)
+
+
+def test_help_says_what_a_preset_brings():
+    shown = " ".join(CliRunner().invoke(main, ["train", "-h"]).stdout.split())
+    assert f"[default: {TRAINING['tiny']['batch_rows']} for tiny, {TrainingConfig().batch_rows} for others]" in shown
+    assert "[default: muon for tiny, adamw for others]" in shown
 
 
 def test_a_dataset_alone_holds_its_own_validation_documents_out(trained, recipe, tmp_path):
