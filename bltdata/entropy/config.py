@@ -64,9 +64,10 @@ PRESETS: dict[str, EntropyModelConfig] = {
 TRAINING: dict[str, dict[str, Any]] = {
     "tiny": {"optimiser": "muon", "steps": 4000, "batch_rows": 2, "learning_rate": 4e-3, "evaluate_every": 500},
     "small": {"optimiser": "muon", "steps": 4000, "batch_rows": 2, "learning_rate": 2e-3, "evaluate_every": 500},
+    "medium": {"optimiser": "muon", "steps": 4000, "batch_rows": 2, "learning_rate": 2e-3, "evaluate_every": 500},
 }
 """How `train-entropy-model` trains a preset where nothing else is asked for, in fields of `TrainingConfig`. Measured on two cores with
-the few megabytes that these see in minutes, where many small steps of Muon win; larger presets have the plain defaults."""
+the few megabytes that these see in minutes to hours, where many small steps of Muon win; `base` has the plain defaults."""
 
 
 def preset(name: str) -> EntropyModelConfig:

@@ -104,14 +104,14 @@ def test_a_preset_brings_how_it_is_trained(settings, tmp_path):
     given = recorded("option", "--config", bare, "--learning-rate", "0.001", "--optimiser", "adamw")
     # A setting that was added later and has its default isn't written.
     assert (given["learning_rate"], "optimiser" in given) == (0.001, False)
-    plain = recorded("plain", "--config", bare, "--preset", "medium")
+    plain = recorded("plain", "--config", bare, "--preset", "base")
     assert ("optimiser" in plain, plain["batch_rows"]) == (False, TrainingConfig().batch_rows)
 
 
 def test_help_says_what_a_preset_brings():
     shown = " ".join(run("-h").stdout.split())
     tiny = TRAINING["tiny"]
-    assert f"[default: {tiny['batch_rows']} for tiny, {TRAINING['small']['batch_rows']} for small, 8 for others]" in shown
+    assert f"[default: {tiny['batch_rows']} for tiny, {TRAINING['small']['batch_rows']} for small, 2 for medium, 8 for others]" in shown
     assert f"{tiny['optimiser']} for tiny" in shown
 
 
