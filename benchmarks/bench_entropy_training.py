@@ -1,12 +1,11 @@
 """How fast does the entropy model train, against transformers' `BltPatcher` with the same weights, and what the machine can multiply?
 
-A step is forward pass, backward pass, clipping and AdamW, on `--tokens` tokens of text that repeats as text does: for ours as rows of
-`--row-tokens`, for transformers as such rows and as one long row. Each row is one document. Weights, bytes and precision are the
-same for all, and so are the losses of the same rows, which is checked before anything is timed. transformers' forward pass computes
-entropies beside the logits. Then the contestants take turns,
-`--repeats` times after one untimed round: one process, one thread, CPU time, the allocator prepared alike. Shares of the peak are of
-useful FLOPs (three times those of a forward pass) and of the best matrix product in the same type. `ours, muon` has Muon in place of AdamW
-and `--muon-rows` rows a step, as the presets `tiny` and `small` train.
+A step is forward pass, backward pass, clipping and AdamW, on `--tokens` tokens of text that repeats as text does, as rows of
+`--row-tokens` and as one long row. Each row is one document. Weights, bytes and precision are the same for all, and so are the losses
+of the same rows, which is checked before anything is timed. transformers' forward pass computes entropies beside the logits. Then the
+contestants take turns, `--repeats` times after one untimed round: one process, one thread, CPU time, the allocator prepared alike.
+Shares of the peak are of useful FLOPs (three times those of a forward pass) and of the best matrix product in the same type. `ours,
+muon` has Muon in place of AdamW and `--muon-rows` rows a step, as presets train.
 
     python benchmarks/bench_entropy_training.py --models reference-256x4,tiny --types float32
 """
@@ -59,6 +58,23 @@ def their_step(config: EntropyModelConfig, rows: Tensor, kind: str) -> Step:
     return training_step(logits, rows[:, 1:], TYPES[kind], patcher.parameters(), optimiser, nn.utils.clip_grad_norm_)
 
 
+def make_contestants(
+    config: EntropyModelConfig, rows: dict[str, list[bytes]], kind: str, muon_rows: int
+) -> tuple[dict[str, list[bytes]], dict[str, Step]]:
+    """What each contestant learns from, and its step; `rows` are the texts by shape, the short ones first."""
+    learned = {f"{who}, {shape}": texts for who in ("ours", "transformers") for shape, texts in rows.items()}
+    steps = {
+        name: their_step(config, tokens_of(texts), kind)
+        if name.startswith("transformers")
+        else our_step(config, tokens_of(texts), kind, "adamw")
+        for name, texts in learned.items()
+    }
+    few = next(iter(rows.values()))[:muon_rows]
+    muon = f"ours, muon, {len(few)} x {len(few[0])}"
+    learned[muon], steps[muon] = few, our_step(config, tokens_of(few), kind, "muon")
+    return learned, steps
+
+
 def check(losses: dict[str, float], pairs: list[tuple[str, str]], tolerance: float) -> None:
     """Stop if two that learn from the same rows have different losses: they don't compute the same."""
     for one, other in pairs:
@@ -91,16 +107,7 @@ def main(models: str, types: str, tokens: int, row_tokens: int, muon_rows: int, 
         peak = peak_flops(kind, small=small)
         for name in models.split(","):
             config = CONFIGS[name]
-            learned = {f"ours, {shape}": texts for shape, texts in rows.items()}
-            learned |= {f"transformers, {shape}": texts for shape, texts in rows.items()}
-            learned[muon := f"ours, muon, {muon_rows} x {row_tokens}"] = texts[:muon_rows]
-            steps: dict[str, Step] = {}
-            for contestant, own in learned.items():
-                ids = tokens_of(own)
-                if contestant.startswith("transformers"):
-                    steps[contestant] = their_step(config, ids, kind)
-                else:
-                    steps[contestant] = our_step(config, ids, kind, "muon" if contestant == muon else "adamw")
+            learned, steps = make_contestants(config, rows, kind, muon_rows)
             losses = {contestant: step() for contestant, step in steps.items()}
             check(losses, [(f"ours, {shape}", f"transformers, {shape}") for shape in rows], LARGEST_DIFFERENCE[kind])
             seconds = {contestant: statistics.median(values) for contestant, values in cpu_seconds(steps, repeats).items()}

@@ -77,8 +77,8 @@ def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     first, third, fifth = COEFFICIENTS
     is_tall = matrix.shape[0] > matrix.shape[1]
     # The smaller of both squares; of norm 1, so that no singular value is above it.
-    wide = matrix.to(dtype, copy=True).T if is_tall else matrix.to(dtype, copy=True)
-    wide.div_(wide.norm().clamp(min=1e-7))
+    wide = matrix.to(dtype).T if is_tall else matrix.to(dtype)
+    wide = wide / wide.norm().clamp(min=1e-7)
     for _ in range(ITERATIONS):
         square = wide @ wide.T
         wide = torch.addmm(wide, torch.addmm(square, square, square, beta=third, alpha=fifth), wide, beta=first)
